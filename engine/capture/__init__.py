@@ -1,0 +1,1 @@
+"""Where frames come from: live interfaces and savefiles, both filling the same FrameBatch."""

@@ -1,0 +1,149 @@
+"""What the operator can set: one frozen dataclass per part, checked where it is made.
+
+Order of precedence: defaults, then the TOML file, then command-line flags. `engine config` prints the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from engine.constants import MAX_CAPLEN
+from engine.errors import ConfigError
+
+
+def _check(ok: bool, name: str, value: object, rule: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} = {value!r} is out of range: {rule}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureConfig:
+    """Live capture. `buffer_bytes` is the kernel's ring per interface."""
+
+    interfaces: tuple[str, ...] = ()
+    bpf_filter: str = ""
+    snaplen: int = MAX_CAPLEN
+    promiscuous: bool = True
+    buffer_bytes: int = 64 << 20
+    nanoseconds: bool = True
+    driver: str = "libpcap"
+
+    def __post_init__(self) -> None:
+        _check(14 <= self.snaplen <= MAX_CAPLEN, "capture.snaplen", self.snaplen, f"use 14 to {MAX_CAPLEN} bytes")
+        _check(1 << 20 <= self.buffer_bytes <= 2047 << 20, "capture.buffer_bytes", self.buffer_bytes, "use 1 MiB to 2047 MiB")
+        _check(self.driver in ("libpcap", "pypcap"), "capture.driver", self.driver, "use libpcap or pypcap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeConfig:
+    """Where segments go. A segment is published when it is `publish_s` old or has `segment_rows` rows."""
+
+    path: str = ""
+    sensor: str = field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", os.uname().nodename) or "sensor")
+    publish_s: float = 0.7
+    segment_rows: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        ok = re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.sensor) is not None
+        _check(ok, "lake.sensor", self.sensor, "use 1 to 64 letters, digits, dots, dashes, underscores")
+        _check(0.1 <= self.publish_s <= 60, "lake.publish_s", self.publish_s, "use 0.1 to 60 seconds")
+        _check(1_000 <= self.segment_rows <= 10_000_000, "lake.segment_rows", self.segment_rows, "use 1000 to 10000000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebConfig:
+    """The dashboard. It listens on the loopback interface only, in this version."""
+
+    port: int = 8050
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.port <= 65535, "web.port", self.port, "use 1 to 65535, or 0 for any free port")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything together, in the sections of the TOML file."""
+
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    lake: LakeConfig = field(default_factory=LakeConfig)
+    web: WebConfig = field(default_factory=WebConfig)
+
+    def override(self, section: str, **values: Any) -> EngineConfig:
+        """A copy with the given values of one section; None means not given."""
+        given = {k: v for k, v in values.items() if v is not None}
+        return replace(self, **{section: replace(getattr(self, section), **given)}) if given else self
+
+    def to_toml(self) -> str:
+        """The configuration as TOML text."""
+        lines = []
+        for section in fields(self):
+            lines.append(f"[{section.name}]")
+            part = getattr(self, section.name)
+            lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part)]
+            lines.append("")
+        return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
+
+
+def load_config(path: str | None) -> EngineConfig:
+    """Defaults, overlaid with the TOML file when one is given. Raises ConfigError naming section, key and value."""
+    config = EngineConfig()
+    if path is None:
+        return config
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"configuration file {path}: {error.strerror}; give a readable TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not TOML: {error}") from None
+    for section, values in document.items():
+        part = getattr(config, section, None) if section in {f.name for f in fields(config)} else None
+        if part is None or not isinstance(values, dict):
+            known = ", ".join(f"[{f.name}]" for f in fields(config))
+            raise ConfigError(f"configuration file {path}: unknown section {section!r}; known are {known}")
+        config = config.override(section, **{k: _typed(path, section, part, k, v) for k, v in values.items()})
+    return config
+
+
+def _typed(path: str, section: str, part: object, key: str, value: Any) -> Any:
+    if key not in {f.name for f in fields(part)}:  # type: ignore[arg-type]
+        raise ConfigError(f"configuration file {path}: unknown key {section}.{key}; `engine config` prints the known ones")
+    default = getattr(part, key)
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"configuration file {path}: {section}.{key} = {value!r} must be {type(default).__name__}")
+    return value
+
+
+def default_lake() -> Path:
+    """The invoking user's data directory, also under sudo; /var/lib for plain root."""
+    if os.geteuid() == 0:
+        uid = os.environ.get("SUDO_UID", "")
+        if not uid.isdigit() or int(uid) == 0:
+            return Path("/var/lib/packetlake/lake")
+        try:
+            return Path(pwd.getpwuid(int(uid)).pw_dir) / ".local/share/packetlake/lake"
+        except KeyError:
+            return Path("/var/lib/packetlake/lake")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local/share") / "packetlake/lake"

@@ -1,0 +1,98 @@
+"""Numbers of the protocols, each with its source. Kernels freeze these as compile-time constants."""
+
+# Link types, https://www.tcpdump.org/linktypes.html (the values stored in savefiles).
+LINKTYPE_NULL = 0
+LINKTYPE_ETHERNET = 1
+LINKTYPE_RAW_BSD = 12  # DLT_RAW on most systems, seen in files
+LINKTYPE_RAW_OPENBSD = 14
+LINKTYPE_RAW = 101
+LINKTYPE_LOOP = 108
+LINKTYPE_LINUX_SLL = 113
+LINKTYPE_IPV4 = 228
+LINKTYPE_IPV6 = 229
+LINKTYPE_LINUX_SLL2 = 276
+
+LINK_TYPE_NAMES = {
+    LINKTYPE_NULL: "BSD null",
+    LINKTYPE_ETHERNET: "Ethernet",
+    LINKTYPE_RAW_BSD: "raw IP",
+    LINKTYPE_RAW_OPENBSD: "raw IP",
+    LINKTYPE_RAW: "raw IP",
+    LINKTYPE_LOOP: "BSD loop",
+    LINKTYPE_LINUX_SLL: "Linux SLL",
+    LINKTYPE_IPV4: "raw IPv4",
+    LINKTYPE_IPV6: "raw IPv6",
+    LINKTYPE_LINUX_SLL2: "Linux SLL2",
+}
+
+# EtherTypes, IEEE 802 registry.
+ETHERTYPE_MIN = 0x0600  # below: an IEEE 802.3 length field
+ETHERTYPE_IPV4 = 0x0800
+ETHERTYPE_ARP = 0x0806
+ETHERTYPE_TEB = 0x6558  # transparent Ethernet bridging (GRE, Geneve)
+ETHERTYPE_VLAN = 0x8100  # IEEE 802.1Q
+ETHERTYPE_QINQ = 0x88A8  # IEEE 802.1ad
+ETHERTYPE_QINQ_OLD = 0x9100
+ETHERTYPE_IPV6 = 0x86DD
+ETHERTYPE_MPLS = 0x8847  # RFC 3032
+ETHERTYPE_MPLS_MULTICAST = 0x8848
+ETHERTYPE_PPPOE_DISCOVERY = 0x8863  # RFC 2516
+ETHERTYPE_PPPOE_SESSION = 0x8864
+ETHERTYPE_PBB = 0x88E7  # IEEE 802.1ah
+ETHERTYPE_ETAG = 0x893F  # IEEE 802.1BR
+ETHERTYPE_CISCO_META = 0x8909
+ETHERTYPE_NSH = 0x894F  # RFC 8300
+
+# PPP protocol numbers (RFC 1661 registry).
+PPP_IPV4 = 0x0021
+PPP_IPV6 = 0x0057
+
+# IP protocol numbers, IANA.
+PROTO_HOPOPTS = 0
+PROTO_ICMP = 1
+PROTO_IGMP = 2
+PROTO_IPIP = 4
+PROTO_TCP = 6
+PROTO_UDP = 17
+PROTO_DCCP = 33
+PROTO_IPV6 = 41
+PROTO_ROUTING = 43
+PROTO_FRAGMENT = 44
+PROTO_GRE = 47
+PROTO_ESP = 50
+PROTO_AH = 51
+PROTO_ICMPV6 = 58
+PROTO_NO_NEXT = 59
+PROTO_DSTOPTS = 60
+PROTO_SCTP = 132
+PROTO_UDPLITE = 136
+
+PROTO_NAMES = {
+    PROTO_ICMP: "ICMP",
+    PROTO_IGMP: "IGMP",
+    PROTO_IPIP: "IPIP",
+    PROTO_TCP: "TCP",
+    PROTO_UDP: "UDP",
+    PROTO_DCCP: "DCCP",
+    PROTO_IPV6: "6in4",
+    PROTO_GRE: "GRE",
+    PROTO_ESP: "ESP",
+    PROTO_AH: "AH",
+    PROTO_ICMPV6: "ICMPv6",
+    PROTO_SCTP: "SCTP",
+    PROTO_UDPLITE: "UDP-Lite",
+}
+
+# UDP ports on which a tunnel is looked for.
+PORT_VXLAN = 4789  # RFC 7348
+PORT_GENEVE = 6081  # RFC 8926
+PORT_GTPU = 2152  # 3GPP TS 29.281
+
+# The largest caplen a savefile record may claim (libpcap's MAXIMUM_SNAPLEN).
+MAX_CAPLEN = 262_144
+
+# Magic numbers of savefiles as the first four bytes read little-endian (draft-ietf-opsawg-pcap, -pcapng).
+PCAP_MAGIC_US = 0xA1B2C3D4
+PCAP_MAGIC_NS = 0xA1B23C4D
+PCAP_MAGIC_MODIFIED = 0xA1B2CD34
+PCAPNG_BLOCK_SHB = 0x0A0D0D0A

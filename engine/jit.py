@@ -1,0 +1,160 @@
+"""The only door to numba: decorators, the cache directory, and calls to C functions by address.
+
+Where compiled kernels are kept decides who can run code as us, since numba's cache files are pickles: root uses only
+a directory that root owns and nobody else can write. The directory is named after a hash of everything a kernel
+freezes at compile time (kernels, row layout, constants, numba's version), because numba itself notices edits only in
+the file of the function being compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import config as numba_config
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_ENGINE = Path(__file__).parent
+_KEEP_CACHES = 3  # older builds' directories are removed
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in [_ENGINE / "packets.py", _ENGINE / "constants.py", Path(__file__), *sorted((_ENGINE / "kernels").glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _private(path: Path) -> bool:
+    """Make `path` if needed; True when it is ours and closed to writers other than us."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = path.lstat()
+    except OSError:
+        return False
+    mine = stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid() and not info.st_mode & 0o022
+    return mine and os.access(path, os.W_OK)
+
+
+def _choose_cache() -> Path | None:
+    """The directory for compiled kernels, or None: compile in memory each time (slower start, nothing else)."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if given:
+        root = Path(given)
+    elif os.geteuid() == 0:
+        root = Path("/var/cache/packetlake")
+    else:
+        try:
+            root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "packetlake"
+        except RuntimeError:  # an account without a home
+            return None
+    chosen = root / _fingerprint()
+    if not _private(root) or not _private(chosen):
+        return None
+    old = sorted((p for p in root.iterdir() if p.is_dir() and p != chosen), key=lambda p: p.stat().st_mtime)
+    for path in old[: max(0, len(old) - _KEEP_CACHES)]:
+        if len(path.name) == 16:
+            shutil.rmtree(path, ignore_errors=True)
+    return chosen
+
+
+CACHE_DIR = _choose_cache()
+if CACHE_DIR is not None:
+    numba_config.CACHE_DIR = str(CACHE_DIR)
+
+
+def cache_is_warm() -> bool:
+    """True when kernels of this build were compiled before."""
+    return CACHE_DIR is not None and any(CACHE_DIR.rglob("*.nbi"))
+
+
+def kernel(function: Any) -> Any:
+    """Compile lazily on first call; releases the GIL; one array layout per argument by contract."""
+    return numba.njit(function, nogil=True, cache=CACHE_DIR is not None, error_model="numpy")
+
+
+def inlined(function: Any) -> Any:
+    """A helper copied into each kernel that calls it, so that passing arrays costs nothing."""
+    return numba.njit(function, nogil=True, inline="always", error_model="numpy")
+
+
+def callback(signature: Any) -> Any:
+    """Compile a function that C code calls. `.address` of the result is its address."""
+    return numba.cfunc(signature, nopython=True, cache=CACHE_DIR is not None, error_model="numpy")
+
+
+def is_compiled() -> bool:
+    """False under NUMBA_DISABLE_JIT, where the capture callback cannot exist."""
+    return not numba_config.DISABLE_JIT
+
+
+@intrinsic
+def load_u8(typingctx: Any, address: Any) -> Any:
+    """The byte at `address` (int64)."""
+    return types.uint8(types.int64), _loader(8)
+
+
+@intrinsic
+def load_u32(typingctx: Any, address: Any) -> Any:
+    """The native 32-bit word at `address` (int64)."""
+    return types.uint32(types.int64), _loader(32)
+
+
+@intrinsic
+def load_i64(typingctx: Any, address: Any) -> Any:
+    """The native signed 64-bit word at `address` (int64)."""
+    return types.int64(types.int64), _loader(64)
+
+
+def _loader(bits: int) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], ir.IntType(bits).as_pointer()), align=1)
+
+    return codegen
+
+
+@intrinsic
+def copy_bytes(typingctx: Any, target: Any, source: Any, n: Any) -> Any:
+    """memcpy(target, source, n), all int64: addresses and a byte count."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        cgutils.raw_memcpy(
+            builder, builder.inttoptr(args[0], pointer), builder.inttoptr(args[1], pointer), args[2], ir.Constant(ir.IntType(64), 1)
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_void(typingctx: Any, function: Any, a: Any) -> Any:
+    """Call the C function `void f(void *a)` at address `function`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [args[1]])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_int3(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
+    """Call the C function `int f(void *a, void *b, void *c)` at address `function`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [word, word, word]).as_pointer()
+        return builder.call(builder.inttoptr(args[0], kind), [args[1], args[2], args[3]])
+
+    return types.int32(types.int64, types.int64, types.int64, types.int64), codegen
