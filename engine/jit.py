@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import config as numba_config
@@ -81,9 +82,9 @@ def kernel(function: Any) -> Any:
     return numba.njit(function, nogil=True, cache=CACHE_DIR is not None, error_model="numpy")
 
 
-def inlined(function: Any) -> Any:
-    """A helper copied into each kernel that calls it, so that passing arrays costs nothing."""
-    return numba.njit(function, nogil=True, inline="always", error_model="numpy")
+def helper(function: Any) -> Any:
+    """A per-frame step that kernels call: compiled into each of them, never cached or called from Python."""
+    return numba.njit(function, nogil=True, error_model="numpy")
 
 
 def callback(signature: Any) -> Any:
@@ -158,3 +159,56 @@ def call_int3(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
         return builder.call(builder.inttoptr(args[0], kind), [args[1], args[2], args[3]])
 
     return types.int32(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+def _checked_loads() -> tuple[Any, Any, Any, Any]:
+    """Byte loads through array indexing: for runs without the compiler and for NUMBA_BOUNDSCHECK=1."""
+
+    @helper
+    def u8(buf: Any, at: Any) -> Any:
+        return np.int64(buf[at])
+
+    @helper
+    def be16(buf: Any, at: Any) -> Any:
+        return np.int64(buf[at]) << 8 | np.int64(buf[at + 1])
+
+    @helper
+    def be32(buf: Any, at: Any) -> Any:
+        return np.int64(buf[at]) << 24 | np.int64(buf[at + 1]) << 16 | np.int64(buf[at + 2]) << 8 | np.int64(buf[at + 3])
+
+    @helper
+    def be64(buf: Any, at: Any) -> Any:
+        value = np.uint64(0)
+        for i in range(8):
+            value = value << np.uint64(8) | np.uint64(buf[at + i])
+        return np.int64(value)
+
+    return u8, be16, be32, be64
+
+
+def _fast_loads() -> tuple[Any, Any, Any, Any]:
+    """Byte loads as one machine load and byte swap: array indexing tests each index for being negative first."""
+
+    def loader(bits: int) -> Any:
+        @intrinsic
+        def load(typingctx: Any, buf: Any, at: Any) -> Any:
+            if not (isinstance(buf, types.Array) and buf.layout == "C" and buf.dtype == types.uint8):
+                return None
+
+            def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                data = context.make_array(signature.args[0])(context, builder, args[0]).data
+                word = builder.load(builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(bits).as_pointer()), align=1)
+                if bits > 8:
+                    word = builder.bswap(word)
+                return word if bits == 64 else builder.zext(word, ir.IntType(64))
+
+            return types.int64(buf, types.int64), codegen
+
+        return load
+
+    return loader(8), loader(16), loader(32), loader(64)
+
+
+# u8, be16, be32, be64(buf, at): the unsigned big-endian integer at index `at` of a C-contiguous uint8 array, as int64
+# (be64 keeps the bit pattern). The caller has checked the bounds.
+u8, be16, be32, be64 = _checked_loads() if numba_config.DISABLE_JIT or numba_config.BOUNDSCHECK else _fast_loads()
