@@ -79,12 +79,12 @@ def cache_is_warm() -> bool:
 
 def kernel(function: Any) -> Any:
     """Compile lazily on first call; releases the GIL; one array layout per argument by contract."""
-    return numba.njit(function, nogil=True, cache=CACHE_DIR is not None, error_model="numpy")
+    return numba.njit(function, nogil=True, cache=CACHE_DIR is not None, error_model="numpy", _nrt=False)
 
 
 def helper(function: Any) -> Any:
     """A per-frame step that kernels call: compiled into each of them, never cached or called from Python."""
-    return numba.njit(function, nogil=True, error_model="numpy")
+    return numba.njit(function, nogil=True, error_model="numpy", _nrt=False)
 
 
 def callback(signature: Any) -> Any:
@@ -120,6 +120,17 @@ def _loader(bits: int) -> Any:
         return builder.load(builder.inttoptr(args[0], ir.IntType(bits).as_pointer()), align=1)
 
     return codegen
+
+
+@intrinsic
+def store_i64(typingctx: Any, address: Any, value: Any) -> Any:
+    """Write a native signed 64-bit word at `address` (both int64)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -25,7 +25,6 @@ from engine.errors import CaptureError, ConfigError, StoreError
 SERVICE_ACCOUNTS: Final = ("packetlake", "nobody")  # tried in this order when plain root starts the engine
 
 # linux/prctl.h, linux/capability.h
-_PR_SET_DUMPABLE: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
@@ -34,13 +33,15 @@ _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-# Run by the candidate account itself, so that groups, ACLs and mount options all count.
-_PROBE: Final = (
-    "import os, sys; n = int(sys.argv[1])\n"
-    "for i, p in enumerate(sys.argv[2:]):\n"
-    "    d = os.X_OK if os.path.isdir(p) else 0\n"
-    "    if not os.access(p, d | (os.R_OK if i < n else os.W_OK if i == n else 0)): sys.exit(p)\n"
-)
+# Run by the candidate account itself, so that groups, ACLs and mount options all count. Arguments: "r/path" ...
+_PROBE: Final = """
+import os, sys
+for word in sys.argv[1:]:
+    mode, path = word[0], word[1:]
+    wanted = {"r": os.R_OK, "w": os.W_OK, "x": 0}[mode] | (os.X_OK if os.path.isdir(path) else 0)
+    if not os.access(path, wanted):
+        sys.exit(path)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def runtime_paths() -> tuple[Path, ...]:
     folders = sysconfig.get_paths()
     here = Path(__file__).resolve().parents[1]
     names = [folders["stdlib"], folders["platstdlib"], folders["purelib"], folders["platlib"], sys.prefix]
-    return tuple(dict.fromkeys(Path(n) for n in names)) + (here, here / "errors.py")
+    return (*dict.fromkeys(Path(n) for n in names), here, here / "errors.py")
 
 
 def choose_account(user: str | None, must_read: Iterable[Path], must_write: Path) -> Account:
@@ -142,16 +143,15 @@ def _obstacle(account: Account, must_read: tuple[Path, ...], lake: Path) -> str:
     if account.uid == os.geteuid():
         return ""
     if lake.exists():
-        written = [str(lake)]
+        tables = [path for path in lake.iterdir() if path.is_dir()] if lake.is_dir() else []
+        wanted = [f"w{path}" for path in (lake, *tables)]
     else:  # we will create it and give it away: the account must only be able to get there
-        written = [str(Path(__file__)), str(_existing_parent(lake))]
-    arguments = [str(len(must_read) + (len(written) > 1)), *map(str, must_read)]
-    arguments += written
+        wanted = [f"x{_existing_parent(lake)}"]
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _PROBE, *arguments],
+            [sys.executable, "-I", "-S", "-c", _PROBE, *(f"r{path}" for path in must_read), *wanted],
             user=account.uid, group=account.gid, extra_groups=account.groups, cwd="/", env={},
-            capture_output=True, text=True, timeout=20,
+            capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return f"account {account.name} cannot run {sys.executable}"
