@@ -40,7 +40,8 @@ HAS_INNER_PORTS: Final = 1 << 13
 HAS_ARP: Final = 1 << 14
 HAS_INNER_PROTO: Final = 1 << 15
 IS_FRAGMENT: Final = 1 << 16  # a value, not a validity: bit-packed into the boolean column
-N_GROUPS: Final = 17
+N_GROUPS: Final = 17  # groups that become bitmaps
+IS_INNER_IPV6: Final = 1 << 17  # how to read the inner addresses
 
 # --- status: how far decoding got. Only the first two are complete; the rest count as undecodable ----------------
 STATUS: Final = (

@@ -105,7 +105,7 @@ def _decode_tunnel(buf, end, f, g, i, short, int_, address):
         address[k.A_INNER_SRC_LO, i] = g[x.SRC_LO]
         address[k.A_INNER_DST_HI, i] = g[x.DST_HI]
         address[k.A_INNER_DST_LO, i] = g[x.DST_LO]
-        flags |= k.HAS_INNER_IP
+        flags |= k.HAS_INNER_IP | (k.IS_INNER_IPV6 if g[x.IP_VERSION] == 6 else 0)
     if g[x.PRESENT] & k.HAS_PROTO:
         short[k.S_INNER_PROTO, i] = g[x.PROTO]
         flags |= k.HAS_INNER_PROTO

@@ -8,7 +8,7 @@ import numpy as np
 from engine.jit import helper, kernel, u8
 
 # Below this length the sum is kept up to date byte by byte; above, four histograms let four counts run at once.
-_SMALL = 160
+_SMALL = 384
 N_LOG = 4096  # counts below this are looked up
 
 

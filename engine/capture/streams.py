@@ -1,0 +1,79 @@
+"""The bytes of a savefile: a file, standard input, or either of them compressed with gzip, zstd or lz4."""
+
+from __future__ import annotations
+
+import io
+import select
+import sys
+from typing import Any, Final, Protocol
+
+from engine.errors import CaptureError, CorruptFile
+
+STDIN: Final = "-"
+_COMPRESSED: Final = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4"))
+
+
+class ByteStream(Protocol):
+    """Bytes in order. `readinto` gives 0 at the end and -1 when nothing has arrived yet (a pipe)."""
+
+    def readinto(self, target: memoryview) -> int:
+        """Read at most len(target) bytes. Raises CorruptFile when a compressed stream is damaged or cut."""
+
+    def close(self) -> None:
+        """Close; safe to call twice."""
+
+
+class _PlainStream:
+    """A file or pipe, read without waiting for more than is there."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._waits = not file.seekable()
+
+    def readinto(self, target: memoryview) -> int:
+        if self._waits and not select.select([self._file], [], [], 0.05)[0]:
+            return -1
+        return self._file.readinto1(target)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _CompressedStream:
+    """pyarrow's decompressors read many members or frames in a row and give all bytes before a cut."""
+
+    def __init__(self, file: io.BufferedReader, codec: str, name: str) -> None:
+        import pyarrow as pa
+
+        self._file = file
+        self._stream: Any = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+        self._what = f"savefile {name} ({codec})"
+
+    def readinto(self, target: memoryview) -> int:
+        try:
+            return int(self._stream.readinto(target))
+        except OSError as error:
+            reason = str(error).split(". ")[0].strip()
+            raise CorruptFile(f"{self._what} is damaged or cut off: {reason}; frames before that were read") from None
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
+
+
+def open_stream(name: str) -> ByteStream:
+    """Open a path, or `-` for standard input. Raises CaptureError when it cannot be opened, CorruptFile when empty."""
+    try:
+        file = sys.stdin.buffer if name == STDIN else open(name, "rb")  # noqa: SIM115 — closed by the stream
+        head = file.peek(4)[:4]  # type: ignore[union-attr]
+    except OSError as error:
+        raise CaptureError(f"savefile {name}: {(error.strerror or str(error)).lower()}; give a readable pcap or pcapng file") from None
+    if not head:
+        raise CorruptFile(f"savefile {name} is empty; give a pcap or pcapng file")
+    reader: Any = file
+    if name == STDIN and sys.stdin.isatty():
+        raise CaptureError("standard input is a terminal; pipe a savefile into it, for example: tcpdump -w - | engine replay -")
+    for magic, codec in _COMPRESSED:
+        if head.startswith(magic):
+            return _CompressedStream(reader, codec, name)
+    return _PlainStream(reader)

@@ -1,0 +1,114 @@
+"""A PacketBatch as an Arrow record batch, without copying a column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from engine import packets as k
+from engine.kernels import address as kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SEEN_LIMIT = 1 << 20  # addresses remembered before `addresses` may repeat them
+
+
+class _AddressTable:
+    """The hash table and its entries for one kind of column; see `engine.kernels.address`."""
+
+    def __init__(self, rows: int, per_row: int) -> None:
+        entries = rows * per_row
+        slots = 1 << (2 * entries - 1).bit_length()
+        self.keys: NDArray[np.uint64] = np.empty((2, slots), np.uint64)
+        self.tags: NDArray[np.int64] = np.zeros(slots, np.int64)
+        self.found: NDArray[np.int32] = np.empty(slots, np.int32)
+        self.entries: NDArray[np.uint64] = np.empty((2, entries), np.uint64)
+        self.kinds: NDArray[np.uint8] = np.empty(entries, np.uint8)
+        self.offsets: NDArray[np.int32] = np.empty(entries + 1, np.int32)
+        self.text: NDArray[np.uint8] = np.empty(entries * kernel.MAX_TEXT, np.uint8)
+        self.n: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.generation = 0
+
+    def start(self) -> int:
+        self.generation += 1
+        return self.generation
+
+    def dictionary(self) -> pa.StringArray:
+        """The entries as text; valid until the next batch."""
+        n = int(self.n[0])
+        kernel.format_addresses(self.entries, self.kinds, n, self.offsets, self.text)
+        text = pa.py_buffer(self.text[: self.offsets[n]])
+        return pa.StringArray.from_buffers(n, pa.py_buffer(self.offsets[: n + 1]), text)
+
+
+class Columns:
+    """Turns batches into Arrow; owns the address tables of one thread. One instance per thread."""
+
+    def __init__(self, rows: int = k.ROWS_PER_BATCH) -> None:
+        self.schema = k.arrow_schema("packets")
+        # A row has two outer and two inner addresses, or two of ARP.
+        self._ips = _AddressTable(rows, 4)
+        self._macs = _AddressTable(rows, 2)
+        self._bits: NDArray[np.uint8] = np.zeros((k.N_GROUPS, (rows + 7) // 8), np.uint8)
+        self._counts: NDArray[np.int64] = np.zeros(k.N_GROUPS, np.int64)
+        self._zeros = pa.py_buffer(np.zeros(rows, np.int32))
+        self._labels = {c.name: pa.array(c.labels) for c in k.PACKETS if isinstance(c.labels, tuple) and c.labels}
+        self._seen_keys: NDArray[np.uint64] = np.empty((2, _SEEN_LIMIT * 2), np.uint64)
+        self._seen_tags: NDArray[np.int64] = np.zeros(_SEEN_LIMIT * 2, np.int64)
+        self._seen_used: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._seen_generation = 1
+        self._fresh: NDArray[np.int32] = np.empty(rows * 4, np.int32)
+        self._dictionaries: dict[str, Any] = {}
+
+    def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
+        """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
+        n = batch.count
+        for table, index in ((self._ips, kernel.index_ips), (self._macs, kernel.index_macs)):
+            versions = (batch.short[k.S_IP_VERSION],) if table is self._ips else ()
+            index(
+                batch.address, batch.present, *versions, n, batch.int_, table.start(),
+                table.keys, table.tags, table.found, table.entries, table.kinds, table.n,
+            )  # fmt: skip
+        kernel.pack_bits(batch.present, n, self._bits, self._counts)
+        self._dictionaries = {"ip": self._ips.dictionary(), "mac": self._macs.dictionary()}
+        arrays = [self._array(c, batch, n) for c in k.PACKETS if not c.reserved]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _array(self, column: k.Column, batch: k.PacketBatch, n: int) -> pa.Array:
+        if column.storage == "source":
+            indices = pa.Array.from_buffers(pa.int32(), n, [None, self._zeros], null_count=0)
+            return pa.DictionaryArray.from_arrays(indices, pa.array([batch.source]), safe=False)
+        validity, nulls = None, 0
+        if column.group:
+            g = column.group.bit_length() - 1
+            nulls = n - int(self._counts[g])
+            validity = pa.py_buffer(self._bits[g]) if nulls else None
+        kind = self.schema.field(column.name).type
+        if column.storage == "bit":
+            data: Any = self._bits[column.index.bit_length() - 1]
+        elif column.storage == "float":
+            data = batch.entropy
+        else:
+            data = {"short": batch.short, "int": batch.int_, "long": batch.long}[column.storage][column.index]
+        storage = kind.index_type if pa.types.is_dictionary(kind) else kind
+        array = pa.Array.from_buffers(storage, n, [validity, pa.py_buffer(data)], null_count=nulls)
+        if storage is kind:
+            return array
+        dictionary = self._labels[column.name] if isinstance(column.labels, tuple) else self._dictionaries[column.labels]
+        return pa.DictionaryArray.from_arrays(array, dictionary, safe=False)
+
+    def new_addresses(self, first_seen_us: int) -> pa.RecordBatch:
+        """The addresses of the last batch that this run has not seen yet, for the `addresses` table."""
+        if self._seen_used[0] >= _SEEN_LIMIT:
+            self._seen_generation += 1
+            self._seen_used[0] = 0
+        count = kernel.mark_new(
+            self._ips.entries, self._ips.kinds, int(self._ips.n[0]), self._seen_generation,
+            self._seen_keys, self._seen_tags, _SEEN_LIMIT, self._seen_used, self._fresh,
+        )  # fmt: skip
+        texts = self._dictionaries["ip"].take(pa.array(self._fresh[:count]))
+        times = pa.array(np.full(count, first_seen_us, np.int64)).cast(pa.timestamp("us"))
+        return pa.RecordBatch.from_arrays([texts, times], schema=k.arrow_schema("addresses"))
