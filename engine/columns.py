@@ -97,7 +97,9 @@ class Columns:
         array = pa.Array.from_buffers(storage, n, [validity, pa.py_buffer(data)], null_count=nulls)
         if storage is kind:
             return array
-        dictionary = self._labels[column.name] if isinstance(column.labels, tuple) else self._dictionaries[column.labels]
+        dictionary = (
+            self._labels[column.name] if isinstance(column.labels, tuple) else self._dictionaries[column.labels]
+        )
         return pa.DictionaryArray.from_arrays(array, dictionary, safe=False)
 
     def new_addresses(self, first_seen_us: int) -> pa.RecordBatch:

@@ -36,7 +36,12 @@ class CaptureConfig:
 
     def __post_init__(self) -> None:
         _check(14 <= self.snaplen <= MAX_CAPLEN, "capture.snaplen", self.snaplen, f"use 14 to {MAX_CAPLEN} bytes")
-        _check(1 << 20 <= self.buffer_bytes <= 2047 << 20, "capture.buffer_bytes", self.buffer_bytes, "use 1 MiB to 2047 MiB")
+        _check(
+            1 << 20 <= self.buffer_bytes <= 2047 << 20,
+            "capture.buffer_bytes",
+            self.buffer_bytes,
+            "use 1 MiB to 2047 MiB",
+        )
         _check(self.driver in ("libpcap", "pypcap"), "capture.driver", self.driver, "use libpcap or pypcap")
 
 
@@ -124,7 +129,9 @@ def load_config(path: str | None) -> EngineConfig:
 
 def _typed(path: str, section: str, part: object, key: str, value: Any) -> Any:
     if key not in {f.name for f in fields(part)}:  # type: ignore[arg-type]
-        raise ConfigError(f"configuration file {path}: unknown key {section}.{key}; `engine config` prints the known ones")
+        raise ConfigError(
+            f"configuration file {path}: unknown key {section}.{key}; `engine config` prints the known ones"
+        )
     default = getattr(part, key)
     if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return tuple(value)

@@ -19,8 +19,8 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import config as numba_config
 from numba.core import cgutils
+from numba.core import config as numba_config
 from numba.extending import intrinsic
 
 _ENGINE = Path(__file__).parent
@@ -29,7 +29,12 @@ _KEEP_CACHES = 3  # older builds' directories are removed
 
 def _fingerprint() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in [_ENGINE / "packets.py", _ENGINE / "constants.py", Path(__file__), *sorted((_ENGINE / "kernels").glob("*.py"))]:
+    for path in [
+        _ENGINE / "packets.py",
+        _ENGINE / "constants.py",
+        Path(__file__),
+        *sorted((_ENGINE / "kernels").glob("*.py")),
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -140,7 +145,11 @@ def copy_bytes(typingctx: Any, target: Any, source: Any, n: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = ir.IntType(8).as_pointer()
         cgutils.raw_memcpy(
-            builder, builder.inttoptr(args[0], pointer), builder.inttoptr(args[1], pointer), args[2], ir.Constant(ir.IntType(64), 1)
+            builder,
+            builder.inttoptr(args[0], pointer),
+            builder.inttoptr(args[1], pointer),
+            args[2],
+            ir.Constant(ir.IntType(64), 1),
         )
         return context.get_dummy_value()
 
@@ -185,7 +194,9 @@ def _checked_loads() -> tuple[Any, Any, Any, Any]:
 
     @helper
     def be32(buf: Any, at: Any) -> Any:
-        return np.int64(buf[at]) << 24 | np.int64(buf[at + 1]) << 16 | np.int64(buf[at + 2]) << 8 | np.int64(buf[at + 3])
+        return (
+            np.int64(buf[at]) << 24 | np.int64(buf[at + 1]) << 16 | np.int64(buf[at + 2]) << 8 | np.int64(buf[at + 3])
+        )
 
     @helper
     def be64(buf: Any, at: Any) -> Any:
@@ -208,7 +219,9 @@ def _fast_loads() -> tuple[Any, Any, Any, Any]:
 
             def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 data = context.make_array(signature.args[0])(context, builder, args[0]).data
-                word = builder.load(builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(bits).as_pointer()), align=1)
+                word = builder.load(
+                    builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(bits).as_pointer()), align=1
+                )
                 if bits > 8:
                     word = builder.bswap(word)
                 return word if bits == 64 else builder.zext(word, ir.IntType(64))

@@ -1,4 +1,4 @@
-"""Counters of one source. Nothing is lost without one of these going up."""
+"""Counters. Nothing is lost without one of these going up."""
 
 from __future__ import annotations
 
@@ -16,3 +16,36 @@ class SourceCounters:
     received: int = 0
     kernel_drops: int = 0
     interface_drops: int = 0
+
+
+@dataclass(slots=True)
+class SourceTotals(SourceCounters):
+    """A source's counters with what became of its frames. Field names are columns of `capture_stats`."""
+
+    rows: int = 0
+    drop_unread_at_stop: int = 0
+    drop_not_written: int = 0
+    undecodable: int = 0
+    wire_bytes: int = 0
+
+    @property
+    def own_drops(self) -> int:
+        return self.drop_unread_at_stop + self.drop_not_written
+
+    def add(self, other: SourceTotals) -> None:
+        """Add every counter of another."""
+        for name in TOTAL_FIELDS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def minus(self, earlier: SourceTotals) -> SourceTotals:
+        """What was added since an earlier copy."""
+        return SourceTotals(**{name: getattr(self, name) - getattr(earlier, name) for name in TOTAL_FIELDS})
+
+    def copy(self) -> SourceTotals:
+        return SourceTotals(**{name: getattr(self, name) for name in TOTAL_FIELDS})
+
+
+TOTAL_FIELDS = (
+    "received", "kernel_drops", "interface_drops", "rows", "drop_unread_at_stop", "drop_not_written",
+    "undecodable", "wire_bytes",
+)  # fmt: skip

@@ -30,6 +30,7 @@ from engine.packets import F_CAPLEN, F_OFFSET, FrameBatch
 
 _CHUNK: Final = 256 << 10
 _ALWAYS: Final = np.iinfo(np.int64).max
+NEVER_NS: Final = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,11 @@ class _PcapForm:
 
 
 class SavefileSource:
-    """One savefile. `name` is the path as given, or `-` for standard input."""
+    """One savefile. `name` is the path as given, or `-` for standard input; `stream` replaces opening it."""
 
-    def __init__(self, name: str, bpf_filter: str = "") -> None:
+    def __init__(self, name: str, bpf_filter: str = "", stream: ByteStream | None = None) -> None:
         self.name = name
+        self._given_stream = stream
         self._filter_text = bpf_filter
         self._filters: dict[int, BpfProgram] = {}
         self._stream: ByteStream | None = None
@@ -55,7 +57,7 @@ class SavefileSource:
         self._skip = 0  # bytes of an oversized pcapng block still to be passed over
         self._frames = 0
         self._limits = np.array([0, _ALWAYS], np.int64)
-        self._state = np.zeros(4, np.int64)
+        self._state = np.array([0, 0, 0, NEVER_NS], np.int64)
         self._failure: EngineError | None = None
         self._ended = False
         self._base = 0  # frames read before those in the present batch
@@ -63,7 +65,7 @@ class SavefileSource:
         self._taken = 0  # bytes of the block that `_read_block` took in
 
     def open(self) -> None:
-        self._stream = open_stream(self.name)
+        self._stream = self._given_stream or open_stream(self.name)
         head = self._need(4)
         magic = struct.unpack("<I", head)[0]
         swapped = struct.unpack(">I", head)[0]
@@ -73,7 +75,9 @@ class SavefileSource:
             if value in (PCAP_MAGIC_US, PCAP_MAGIC_NS, PCAP_MAGIC_MODIFIED):
                 self._open_pcap(value, big_endian)
                 return
-        raise CorruptFile(f"savefile {self._label} is neither pcap nor pcapng (it begins with {head.hex(' ')}); give a capture file")
+        raise CorruptFile(
+            f"savefile {self._label} is neither pcap nor pcapng (it begins with {head.hex(' ')}); give a capture file"
+        )
 
     @property
     def _label(self) -> str:
@@ -94,7 +98,9 @@ class SavefileSource:
         """The 24-byte file header (draft-ietf-opsawg-pcap 4). The link type is the low 16 bits of its last word."""
         major, minor, _, _, _, network = struct.unpack(">HHIIII" if big_endian else "<HHIIII", self._need(24)[4:])
         if not (major == 2 and minor <= 4) and major != 543:
-            raise CorruptFile(f"savefile {self._label} has pcap version {major}.{minor}; versions 2.0 to 2.4 can be read")
+            raise CorruptFile(
+                f"savefile {self._label} has pcap version {major}.{minor}; versions 2.0 to 2.4 can be read"
+            )
         link_type = network & 0xFFFF
         self._check_link_type(link_type)
         header = 24 if magic == PCAP_MAGIC_MODIFIED else 16
@@ -108,7 +114,9 @@ class SavefileSource:
     def _check_link_type(self, link_type: int) -> None:
         if link_type not in LINK_TYPE_NAMES:
             known = ", ".join(f"{name} ({number})" for number, name in LINK_TYPE_NAMES.items())
-            raise CorruptFile(f"savefile {self._label} has link type {link_type}, which has no decoder; known are {known}")
+            raise CorruptFile(
+                f"savefile {self._label} has link type {link_type}, which has no decoder; known are {known}"
+            )
 
     def limit(self, frames: int | None = None, until_ns: int | None = None) -> None:
         """For the next reads: stop after this many frames more in all, and before frames later than `until_ns`."""
@@ -119,9 +127,10 @@ class SavefileSource:
         return self._budget is not None or self._limits[walk.UNTIL_NS] != _ALWAYS
 
     @property
-    def next_ns(self) -> int:
-        """Time of the frame that the last `limit` held back."""
-        return int(self._state[walk.NEXT_NS])
+    def next_ns(self) -> int | None:
+        """Time of the frame that a `limit` held back, None before the first."""
+        ns = int(self._state[walk.NEXT_NS])
+        return None if ns == NEVER_NS else ns
 
     def read(self, batch: FrameBatch) -> ReadResult:
         if self._failure is not None:
@@ -181,7 +190,9 @@ class SavefileSource:
 
     @staticmethod
     def _end_of(batch: FrameBatch) -> int:
-        return int(batch.frames[F_OFFSET, batch.count - 1] + batch.frames[F_CAPLEN, batch.count - 1]) if batch.count else 0
+        return (
+            int(batch.frames[F_OFFSET, batch.count - 1] + batch.frames[F_CAPLEN, batch.count - 1]) if batch.count else 0
+        )
 
     def _stream_into(self, target: memoryview) -> int:
         assert self._stream is not None
@@ -219,7 +230,9 @@ class SavefileSource:
             self._begin_section(head)
         size = struct.unpack_from(">I" if self._swapped else "<I", head, 4)[0]
         if size < 12 or size % 4 or (kind == 1 and size > MAX_CAPLEN):
-            raise CorruptFile(f"savefile {self._label} is damaged: a pcapng block of {size} bytes; frames before that were read")
+            raise CorruptFile(
+                f"savefile {self._label} is damaged: a pcapng block of {size} bytes; frames before that were read"
+            )
         if size > MAX_CAPLEN:  # too large to hold and nothing in it is ours: pass over it
             self._skip = max(0, size - (stop - start))
             self._taken = min(size, stop - start)
@@ -235,7 +248,9 @@ class SavefileSource:
         """Section header block (draft-ietf-opsawg-pcapng 4.1): byte order, version; interfaces start anew."""
         order = head[8:12]
         if order not in (b"\x4d\x3c\x2b\x1a", b"\x1a\x2b\x3c\x4d"):
-            raise CorruptFile(f"savefile {self._label} has a pcapng section without byte-order magic; frames before that were read")
+            raise CorruptFile(
+                f"savefile {self._label} has a pcapng section without byte-order magic; frames before that were read"
+            )
         self._swapped = int(order == b"\x1a\x2b\x3c\x4d")
         major, minor = struct.unpack_from(">HH" if self._swapped else "<HH", head, 12)
         if major != 1:
@@ -259,7 +274,9 @@ class SavefileSource:
                 offset = struct.unpack(end + "q", value)[0]
             at += 4 + (length + 3 & ~3)
         if exponent > (28 if power_of_10 else 63):  # finer than 64 bits can scale: every time would be 0
-            raise CorruptFile(f"savefile {self._label} has an interface with timestamp resolution {exponent}; up to 10^-28 can be read")
+            raise CorruptFile(
+                f"savefile {self._label} has an interface with timestamp resolution {exponent}; up to 10^-28 can be read"
+            )
         row = np.array([[link_type], [snaplen], [power_of_10], [exponent], [offset]], np.int64)
         self._interfaces = np.ascontiguousarray(np.hstack([self._interfaces, row]))
         if self._filter_text and link_type in LINK_TYPE_NAMES and link_type not in self._filters:

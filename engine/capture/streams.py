@@ -67,12 +67,16 @@ def open_stream(name: str) -> ByteStream:
         file = sys.stdin.buffer if name == STDIN else open(name, "rb")  # noqa: SIM115 — closed by the stream
         head = file.peek(4)[:4]  # type: ignore[union-attr]
     except OSError as error:
-        raise CaptureError(f"savefile {name}: {(error.strerror or str(error)).lower()}; give a readable pcap or pcapng file") from None
+        raise CaptureError(
+            f"savefile {name}: {(error.strerror or str(error)).lower()}; give a readable pcap or pcapng file"
+        ) from None
     if not head:
         raise CorruptFile(f"savefile {name} is empty; give a pcap or pcapng file")
     reader: Any = file
     if name == STDIN and sys.stdin.isatty():
-        raise CaptureError("standard input is a terminal; pipe a savefile into it, for example: tcpdump -w - | engine replay -")
+        raise CaptureError(
+            "standard input is a terminal; pipe a savefile into it, for example: tcpdump -w - | engine replay -"
+        )
     for magic, codec in _COMPRESSED:
         if head.startswith(magic):
             return _CompressedStream(reader, codec, name)

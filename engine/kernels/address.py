@@ -68,10 +68,28 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
             if flags & np.uint32(k.HAS_INNER_IP):
                 kind = KIND_IPV6 if flags & np.uint32(k.IS_INNER_IPV6) else KIND_IPV4
                 inner_src = _entry(
-                    address[k.A_INNER_SRC_HI, i], address[k.A_INNER_SRC_LO, i], kind, generation, keys, tags, found, entries, kinds, n
+                    address[k.A_INNER_SRC_HI, i],
+                    address[k.A_INNER_SRC_LO, i],
+                    kind,
+                    generation,
+                    keys,
+                    tags,
+                    found,
+                    entries,
+                    kinds,
+                    n,
                 )
                 inner_dst = _entry(
-                    address[k.A_INNER_DST_HI, i], address[k.A_INNER_DST_LO, i], kind, generation, keys, tags, found, entries, kinds, n
+                    address[k.A_INNER_DST_HI, i],
+                    address[k.A_INNER_DST_LO, i],
+                    kind,
+                    generation,
+                    keys,
+                    tags,
+                    found,
+                    entries,
+                    kinds,
+                    n,
                 )
         elif flags & np.uint32(k.HAS_ARP):
             zero = np.uint64(0)

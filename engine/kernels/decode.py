@@ -14,7 +14,9 @@ from engine.kernels.tunnel import find_tunnel
 
 
 @kernel
-def decode_frames(arena, frames, first_frame_no, count, short, int_, long, address, entropy, present, f, g, logs, histogram, totals):
+def decode_frames(
+    arena, frames, first_frame_no, count, short, int_, long, address, entropy, present, f, g, logs, histogram, totals
+):
     """Decode `count` frames into rows 0 to count - 1.
 
     Args:
@@ -155,4 +157,9 @@ def _store(f, flags, i, short, int_, long, address):
 
 def scratch():
     """What `decode_frames` needs besides batches: (f, g, histogram, totals)."""
-    return np.zeros(x.N_FIELDS, np.int64), np.zeros(x.N_FIELDS, np.int64), np.zeros(1024, np.uint32), np.zeros(2, np.int64)
+    return (
+        np.zeros(x.N_FIELDS, np.int64),
+        np.zeros(x.N_FIELDS, np.int64),
+        np.zeros(1024, np.uint32),
+        np.zeros(2, np.int64),
+    )

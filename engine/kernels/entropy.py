@@ -59,7 +59,12 @@ def _sum_large(buf, start, end, logs, histogram):
         i += 1
     total = 0.0
     for b in range(256):
-        c = np.int64(histogram[b]) + np.int64(histogram[256 + b]) + np.int64(histogram[512 + b]) + np.int64(histogram[768 + b])
+        c = (
+            np.int64(histogram[b])
+            + np.int64(histogram[256 + b])
+            + np.int64(histogram[512 + b])
+            + np.int64(histogram[768 + b])
+        )
         if c < N_LOG:
             total += logs[0, c]
         else:

@@ -26,3 +26,4 @@ it never leaves the first-level cache.
 # What the link layer leads to: an EtherType where it has one, else these.
 NOTHING = -1
 MAX_DEPTH = 24  # stacked headers followed in one frame
+MAX_EXTENSIONS = 128  # IPv6 extension headers followed in one packet

@@ -266,4 +266,3 @@ def _parse_nsh(buf, p, end, f):
     if following == 3:
         return p, ETHERTYPE_TEB
     return p, NOTHING
-

@@ -18,7 +18,7 @@ from engine.kernels.fields import (
     IP_END,
     IP_VERSION,
     LATER_FRAGMENT,
-    MAX_DEPTH,
+    MAX_EXTENSIONS,
     PRESENT,
     PROTO,
     SRC_HI,
@@ -110,11 +110,18 @@ def parse_ipv6(buf, p, end, f):
 def _skip_extensions(buf, p, end, following, f):
     """RFC 8200 4: hop-by-hop, routing and destination options, fragment; then AH, which stays the protocol."""
     depth = 0
-    while following == PROTO_HOPOPTS or following == PROTO_ROUTING or following == PROTO_DSTOPTS or following == PROTO_FRAGMENT:
+    f[PRESENT] |= HAS_PROTO
+    f[PROTO] = following
+    while (
+        following == PROTO_HOPOPTS
+        or following == PROTO_ROUTING
+        or following == PROTO_DSTOPTS
+        or following == PROTO_FRAGMENT
+    ):
         if f[LATER_FRAGMENT]:  # the rest of the chain is in the first fragment
             break
         depth += 1
-        if depth > MAX_DEPTH:
+        if depth > MAX_EXTENSIONS:
             f[STATUS] = TOO_DEEP
             return
         if end - p < 8:
@@ -130,12 +137,11 @@ def _skip_extensions(buf, p, end, following, f):
         else:
             length = (u8(buf, p + 1) + 1) * 8
         following = u8(buf, p)
+        f[PROTO] = following
         p += length
         if p > f[IP_END]:
             f[STATUS] = BAD_NETWORK
             return
-    f[PROTO] = following
-    f[PRESENT] |= HAS_PROTO
     f[UPPER] = following
     f[UPPER_AT] = p
     _skip_ah(buf, end, f)

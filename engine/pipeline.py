@@ -1,0 +1,268 @@
+"""The one file that wires stages: sources -> frame batches -> publisher, with two threads and a bounded pool.
+
+    capture thread   fills FrameBatches from the sources and hands them on
+    publish thread   decodes, writes and publishes them, and gives them back
+
+Batches come from a fixed pool. When the publish thread falls behind, the pool runs empty and the capture thread waits:
+the kernel's ring then absorbs the burst, and what does not fit there is counted by the kernel.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from engine.capture.pacing import Pace
+from engine.capture.savefile import SavefileSource
+from engine.capture.source import ReadResult, Source
+from engine.config import LakeConfig
+from engine.errors import EngineError, StoreError, TruncatedFile
+from engine.metrics import SourceTotals
+from engine.packets import FrameBatch
+from engine.publish import Publisher
+
+_HAND_OFF_S: Final = 0.3  # a batch is passed on at this age, full or not: with publishing, rows show within 2 s
+_POLL_S: Final = 0.05
+_DRAIN_S: Final = 1.0  # at stop, the kernel's buffer is read for at most this long
+_SAMPLE_S: Final = 0.2
+
+
+class LiveSourceLike(Source, Protocol):
+    """A source with a descriptor to wait on."""
+
+    def fileno(self) -> int:
+        """Readable when frames wait."""
+
+
+class Pipeline:
+    """Runs sources into a lake until they end or `stop` is called.
+
+    Args:
+        report: told in one line what the operator should know; its first argument is "error" or "warning".
+        pool: FrameBatches in circulation.
+    """
+
+    def __init__(self, lake: Path, config: LakeConfig, report: Callable[[str, str], None], pool: int = 6) -> None:
+        self._report = report
+        self._free: queue.SimpleQueue[FrameBatch] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[FrameBatch | None] = queue.SimpleQueue()
+        for _ in range(pool):
+            self._free.put(FrameBatch())
+        self._publisher = Publisher(lake, config, self._store_failed)
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._filling: dict[str, tuple[FrameBatch, float]] = {}
+        self._next_frame_no: dict[str, int] = {}
+        self._observed: dict[str, tuple[int, int, int, int]] = {}
+        self._failure: BaseException | None = None
+        self._last_store_report = 0.0
+        self.store_failures = 0
+        self.refused = 0
+        self.stop_when_full = False
+
+    # --- control, from the main thread ---------------------------------------------------------------------
+
+    def start_live(self, sources: Sequence[LiveSourceLike]) -> None:
+        """Capture from opened sources until `stop`."""
+        self._start(lambda: self._capture_live(sources))
+
+    def start_replay(self, files: Sequence[SavefileSource], pace: Pace) -> None:
+        """Read savefiles one after the other. A refused one is reported and the rest go on."""
+        self.stop_when_full = True
+        self._start(lambda: self._capture_files(files, pace))
+
+    def _start(self, capture: Callable[[], None]) -> None:
+        self._threads = [
+            threading.Thread(target=self._guard, args=(capture, True), name="capture", daemon=True),
+            threading.Thread(target=self._guard, args=(self._publish_loop, False), name="publish", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask for an orderly end; `wait` returns when everything captured is published."""
+        self._stop.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True when the run has ended. Raises what stopped a thread unexpectedly."""
+        ended = self._done.wait(timeout_s)
+        if ended and self._failure is not None:
+            raise self._failure
+        return ended
+
+    @property
+    def totals(self) -> dict[str, SourceTotals]:
+        """Counters per source; exact once the run has ended."""
+        return dict(self._publisher.totals)
+
+    # --- threads ---------------------------------------------------------------------------------------------
+
+    def _guard(self, work: Callable[[], None], is_capture: bool) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 — a thread's top: remembered, and the engine stops
+            self._failure = self._failure or error
+            self._stop.set()
+        finally:
+            if is_capture:
+                self._full.put(None)
+            else:
+                self._done.set()
+
+    def _store_failed(self, error: StoreError) -> None:
+        self.store_failures += 1
+        now = time.monotonic()
+        if now - self._last_store_report > 10 or self.store_failures == 1:
+            self._last_store_report = now
+            self._report("error", str(error))
+        if self.stop_when_full:  # a file can be read again when there is room; live frames cannot
+            self._stop.set()
+
+    def _publish_loop(self) -> None:
+        while True:
+            try:
+                batch = self._full.get(timeout=_POLL_S)
+            except queue.Empty:
+                batch = None
+                ended = False
+            else:
+                ended = batch is None
+            if batch is not None:
+                self._publisher.take(batch)
+                batch.clear()
+                self._free.put(batch)
+            for source, counts in list(self._observed.items()):
+                self._publisher.observe(source, *counts)
+            if ended:
+                self._publisher.publish()
+                return
+            self._publisher.publish_due()
+
+    # --- the capture thread ------------------------------------------------------------------------------------
+
+    def _take(self, name: str) -> FrameBatch | None:
+        """The batch that the source is filling, or a free one; None when none comes free before a stop."""
+        if name in self._filling:
+            return self._filling[name][0]
+        while True:
+            try:
+                batch = self._free.get(timeout=_POLL_S)
+                break
+            except queue.Empty:
+                if self._stop.is_set() and self._failure is not None:
+                    return None
+        batch.source = name
+        batch.first_frame_no = self._next_frame_no.setdefault(name, 1)
+        self._filling[name] = (batch, time.monotonic())
+        return batch
+
+    def _hand_on(self, name: str) -> None:
+        batch, _ = self._filling.pop(name)
+        if batch.count == 0:
+            batch.clear()
+            self._free.put(batch)
+            return
+        self._next_frame_no[name] += batch.count
+        self._full.put(batch)
+
+    def _hand_on_old(self) -> None:
+        now = time.monotonic()
+        for name, (_, since) in list(self._filling.items()):
+            if now - since >= _HAND_OFF_S:
+                self._hand_on(name)
+
+    def _observe(self, source: Source, final: bool = False) -> None:
+        counts = source.counters()
+        unread = 0
+        if final:
+            delivered = self._next_frame_no.get(source.name, 1) - 1
+            unread = max(0, counts.received - counts.kernel_drops - delivered)
+        self._observed[source.name] = (counts.received, counts.kernel_drops, counts.interface_drops, unread)
+
+    def _read(self, source: Source) -> ReadResult:
+        """One read; a full batch is handed on. A source that fails is reported and counts as ended."""
+        batch = self._take(source.name)
+        if batch is None:
+            return ReadResult.END
+        try:
+            result = source.read(batch)
+        except EngineError as error:
+            warning = isinstance(error, TruncatedFile)
+            self._report("warning" if warning else "error", str(error))
+            self.refused += not warning
+            result = ReadResult.END
+        if result in (ReadResult.FULL, ReadResult.END):
+            self._hand_on(source.name)
+        return result
+
+    def _capture_live(self, sources: Sequence[LiveSourceLike]) -> None:
+        poller = select.poll()
+        active = {s.fileno(): s for s in sources}
+        for fd in active:
+            poller.register(fd, select.POLLIN)
+        sampled = 0.0
+        while active and not self._stop.is_set():
+            for fd, _ in poller.poll(_POLL_S * 1000):
+                source = active[fd]
+                if self._read(source) is ReadResult.END:
+                    self._finish(source)
+                    poller.unregister(fd)
+                    del active[fd]
+            self._hand_on_old()
+            if time.monotonic() - sampled >= _SAMPLE_S:
+                sampled = time.monotonic()
+                for source in active.values():
+                    self._observe(source)
+        deadline = time.monotonic() + _DRAIN_S
+        for source in active.values():
+            while time.monotonic() < deadline and self._read(source) in (ReadResult.MORE, ReadResult.FULL):
+                pass
+            self._finish(source)
+
+    def _finish(self, source: Source) -> None:
+        if source.name in self._filling:
+            self._hand_on(source.name)
+        self._observe(source, final=True)
+        source.close()
+
+    def _capture_files(self, files: Sequence[SavefileSource], pace: Pace) -> None:
+        for source in files:
+            if self._stop.is_set():
+                break
+            self._next_frame_no[source.name] = 1
+            try:
+                source.open()
+            except EngineError as error:
+                self._report("error", str(error))
+                self.refused += 1
+                source.close()
+                continue
+            pace.begin()
+            while not self._stop.is_set():
+                pause_s = pace.allow(source)
+                if pause_s:
+                    self._stop.wait(pause_s)
+                result = self._read(source)
+                self._observe(source)
+                if result is ReadResult.END:
+                    break
+                self._hand_on_old()
+            if source.name in self._filling:
+                self._hand_on(source.name)
+            self._observe(source)
+            source.close()
+
+
+def drop_report(totals: SourceTotals) -> dict[str, Any]:
+    """The drops by cause, for the summary."""
+    return {
+        "kernel": totals.kernel_drops,
+        "interface": totals.interface_drops,
+        "unread at stop": totals.drop_unread_at_stop,
+        "not written": totals.drop_not_written,
+    }
