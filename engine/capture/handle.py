@@ -19,8 +19,6 @@ from engine.capture.libpcap import (
     PCAP_ERROR_PROMISC_PERM_DENIED,
     PCAP_NETMASK_UNKNOWN,
     PCAP_TSTAMP_PRECISION_NANO,
-    BpfCode,
-    BpfInstruction,
     error_text,
     library,
     status_text,
@@ -30,7 +28,10 @@ from engine.config import CaptureConfig
 from engine.errors import CaptureError, ConfigError
 
 # Linux uapi: asm-generic/socket.h, linux/if_packet.h, linux/sockios.h, linux/if.h.
-_SO_GET_FILTER: Final = 26
+_SO_ATTACH_FILTER: Final = 26
+_SO_GET_FILTER: Final = 26  # the same number, for getsockopt
+_MAX_INSTRUCTIONS: Final = 4096  # BPF_MAXINSNS
+REJECT_ALL: Final = struct.pack("@HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: accept 0 bytes of each frame
 _SOL_PACKET: Final = 263
 _PACKET_IGNORE_OUTGOING: Final = 23  # since Linux 4.20
 _SIOCGIFFLAGS: Final = 0x8913
@@ -76,10 +77,11 @@ def _refusal(name: str, status: int, detail: str) -> str:
     return f"interface {name} cannot be opened: {reason}; `engine interfaces` lists all"
 
 
-def attach_filter(name: str, handle: int, condition: str) -> None:
-    """Compile and attach a filter, in the kernel. Raises ConfigError when it is wrong or the kernel refuses it.
+def set_filter(name: str, handle: int, condition: str) -> bytes:
+    """Compile a filter and let libpcap attach it; returns the program that the kernel now runs.
 
-    libpcap would then filter in user space, behind the kernel's counters: frames would be counted and not delivered.
+    Raises ConfigError when the filter is wrong, or the kernel refused it: libpcap would then filter in user space,
+    behind the kernel's counters, and frames would be counted that are never delivered.
     """
     pcap = library()
     errors = ctypes.create_string_buffer(ERRBUF_SIZE)
@@ -87,34 +89,46 @@ def attach_filter(name: str, handle: int, condition: str) -> None:
     if pcap.pcap_lookupnet(os.fsencode(name), ctypes.byref(net), ctypes.byref(mask), errors) < 0:
         mask.value = PCAP_NETMASK_UNKNOWN  # an interface without an IPv4 address; only `ip broadcast` needs it
     code = compile_with(handle, condition, mask.value)
+    length = code.bf_len
     try:
-        status = pcap.pcap_setfilter(handle, ctypes.byref(code))
-        length = code.bf_len
+        if length > _MAX_INSTRUCTIONS:
+            status, program = 0, b""
+        else:
+            status = pcap.pcap_setfilter(handle, ctypes.byref(code))
+            program = _attached(pcap.pcap_get_selectable_fd(handle))
     finally:
         pcap.pcap_freecode(ctypes.byref(code))
+    shown = condition if len(condition) <= 60 else condition[:57] + "..."
     if status < 0:
-        raise ConfigError(f"BPF filter {condition!r} cannot be used on {name}: {error_text(handle)}")
-    if not _kernel_filter_length(pcap.pcap_get_selectable_fd(handle)):
+        raise ConfigError(f"BPF filter {shown!r} cannot be used on {name}: {error_text(handle)}")
+    if not program:
         raise ConfigError(
-            f"BPF filter {condition!r} was refused by the kernel ({length} instructions of at most 4096): "
+            f"BPF filter {shown!r} cannot run in the kernel ({length} instructions of at most {_MAX_INSTRUCTIONS}): "
             "shorten it, or raise the sysctl net.core.optmem_max"
         )
+    return program
 
 
-def reject_all(handle: int) -> None:
-    """Attach the filter that accepts nothing."""
-    instruction = BpfInstruction(code=0x06, k=0)  # BPF_RET | BPF_K: accept 0 bytes
-    code = BpfCode(bf_len=1, bf_insns=ctypes.addressof(instruction))
-    if library().pcap_setfilter(handle, ctypes.byref(code)) < 0:
-        raise CaptureError(f"the kernel refuses socket filters: {error_text(handle)}; capture without --filter")
-
-
-def _kernel_filter_length(fd: int) -> int:
-    """Instructions of the filter the kernel runs for a socket, 0 for none (SO_GET_FILTER with length 0 asks this)."""
+def _attached(fd: int) -> bytes:
+    """The socket's filter in the kernel, 8 bytes an instruction; empty when there is none. Lengths count these."""
     libc = ctypes.CDLL(None, use_errno=True)
     length = ctypes.c_uint(0)
     libc.getsockopt(fd, socket.SOL_SOCKET, _SO_GET_FILTER, None, ctypes.byref(length))
-    return length.value
+    program = ctypes.create_string_buffer(8 * length.value)
+    if length.value and libc.getsockopt(fd, socket.SOL_SOCKET, _SO_GET_FILTER, program, ctypes.byref(length)):
+        return b""
+    return program.raw
+
+
+def attach_program(fd: int, program: bytes) -> None:
+    """Replace the socket's filter in the kernel without libpcap's knowledge. Raises CaptureError."""
+    data = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(data))
+    try:
+        with socket.socket(fileno=os.dup(fd)) as view:
+            view.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    except OSError as error:
+        raise CaptureError(f"the kernel refuses the BPF filter: {error.strerror}; capture without --filter") from None
 
 
 def ignore_outgoing(fd: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import platform
-from ctypes import POINTER, Structure, c_char_p, c_int, c_uint, c_ushort, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int, c_uint, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -36,12 +36,6 @@ class BpfCode(Structure):
     """struct bpf_program: a compiled filter, owned by libpcap until pcap_freecode."""
 
     _fields_ = (("bf_len", c_uint), ("bf_insns", c_void_p))
-
-
-class BpfInstruction(Structure):
-    """struct bpf_insn."""
-
-    _fields_ = (("code", c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", c_uint))
 
 
 class Stats(Structure):

@@ -18,8 +18,14 @@ from typing import Final
 
 import numpy as np
 
-from engine.capture.bpf import compile_with
-from engine.capture.handle import attach_filter, ignore_outgoing, loopback_index, open_handle, reject_all
+from engine.capture.handle import (
+    REJECT_ALL,
+    attach_program,
+    ignore_outgoing,
+    loopback_index,
+    open_handle,
+    set_filter,
+)
 from engine.capture.libpcap import (
     PCAP_ERROR_BREAK,
     PCAP_TSTAMP_PRECISION_NANO,
@@ -110,15 +116,18 @@ class LiveSource:
         is_loopback = bool(loopback) and loopback == loopback_index(self.name)
         if not condition and not is_loopback:
             if self._config.snaplen < 65_536:  # only a filter makes the kernel cut frames, which saves ring space
-                attach_filter(self.name, self._handle, "")
+                set_filter(self.name, self._handle, "")
             return
-        compiled = compile_with(self._handle, condition)  # an error shows before anything is changed
-        library().pcap_freecode(ctypes.byref(compiled))
-        reject_all(self._handle)
+        program = set_filter(self.name, self._handle, condition)
+        # After pcap_setfilter libpcap filters the first blocks once more itself, and does it wrongly: it refuses
+        # tagged frames for `vlan`. So its own copy becomes one that accepts all, and the kernel gets ours back.
+        set_filter(self.name, self._handle, "")
+        fd = self.fileno()
+        attach_program(fd, REJECT_ALL)
         if is_loopback:
-            ignore_outgoing(library().pcap_get_selectable_fd(self._handle))
+            ignore_outgoing(fd)
         self._settle()
-        attach_filter(self.name, self._handle, condition)
+        attach_program(fd, program)
 
     def _settle(self) -> None:
         """Discard what was queued before the rejecting filter came, and start counting from here."""
