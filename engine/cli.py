@@ -1,0 +1,273 @@
+"""The command line, and the one place that knows all packages. Heavy imports happen inside the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine import __version__
+from engine.errors import ConfigError, EngineError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 2 the operator must change something."""
+    # Before numpy and pyarrow are imported: threads of BLAS and of the allocator would start as root and keep its rights.
+    os.environ.update(OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except EngineError as error:
+        print(f"engine: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="engine", description="Capture packets at wire speed and keep them as columns."
+    )
+    parser.add_argument("--version", action="version", version=f"packetlake {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    run = command("run", _run, "capture live traffic into the lake and show it in the dashboard")
+    run.add_argument(
+        "--iface", action="append", metavar="NAME", help="interface; repeat for several (default: the default route's)"
+    )
+    run.add_argument("--filter", metavar="BPF", help="capture filter, as for tcpdump")
+    run.add_argument("--snaplen", type=int, metavar="BYTES", help="bytes kept of each frame (default 262144)")
+    run.add_argument("--no-promiscuous", action="store_true", help="only frames for this machine")
+    run.add_argument("--buffer", type=int, metavar="MIB", help="kernel buffer per interface (default 64 MiB)")
+    run.add_argument("--microseconds", action="store_true", help="ask for microsecond instead of nanosecond timestamps")
+    run.add_argument("--driver", choices=("libpcap", "pypcap"), help="pypcap: portable, slow (default libpcap)")
+    run.add_argument("--port", type=int, help="dashboard port on 127.0.0.1 (default 8050, 0: any free one)")
+    run.add_argument("--no-dashboard", action="store_true", help="capture only")
+    _common(run)
+
+    replay = command("replay", _replay, "run savefiles (pcap, pcapng; also gzip, zstd, lz4) through the engine")
+    replay.add_argument("files", nargs="+", metavar="FILE", help="savefile, or - for standard input")
+    replay.add_argument("--speed", default="max", metavar="max|recorded|PPS", help="how fast (default max)")
+    replay.add_argument("--filter", metavar="BPF", help="keep only frames that match, as for tcpdump")
+    _common(replay)
+
+    sql = command("sql", _sql, "query the lake; without a query, a prompt")
+    sql.add_argument("query", nargs="?", metavar="SQL")
+    sql.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    sql.add_argument("--output", type=Path, metavar="FILE", help="write there instead of standard output")
+    _lake(sql)
+
+    geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
+    geoip.add_argument("action", nargs="?", choices=("status", "install", "use"), default="status")
+    geoip.add_argument("path", nargs="?", metavar="PATH", help="for `use`: a MaxMind-format database")
+    geoip.add_argument("--url", help="for `install`: fetch from here instead of DB-IP's own site")
+    _lake(geoip)
+
+    dashboard = command("dashboard", _dashboard, "serve the dashboard over a lake without capturing")
+    dashboard.add_argument("--port", type=int, help="port on 127.0.0.1 (default 8050, 0: any free one)")
+    _lake(dashboard)
+    _lake(command("link", _link, "print a new one-time link to the running dashboard"))
+    command("interfaces", _interfaces, "list what can be captured")
+    config = command("config", _config, "print the configuration as TOML")
+    config.add_argument("--config", metavar="FILE")
+    return parser
+
+
+def _lake(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lake", type=Path, metavar="DIR", help="where the lake is (default: in your data directory)")
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    _lake(parser)
+    parser.add_argument("--sensor", metavar="NAME", help="name of this sensor in the lake (default: the host's)")
+    parser.add_argument("--user", metavar="NAME", help="as root: the account to become (default: who ran sudo)")
+    parser.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`")
+
+
+def _load(options: argparse.Namespace) -> Any:
+    """Defaults, then the file, then the flags."""
+    from engine.config import load_config
+
+    config = load_config(getattr(options, "config", None))
+    get = lambda name: getattr(options, name, None)  # noqa: E731
+    buffer = get("buffer")
+    return (
+        config.override(
+            "capture",
+            interfaces=tuple(get("iface")) if get("iface") else None,
+            bpf_filter=get("filter"),
+            snaplen=get("snaplen"),
+            promiscuous=False if get("no_promiscuous") else None,
+            buffer_bytes=None if buffer is None else buffer << 20,
+            nanoseconds=False if get("microseconds") else None,
+            driver=get("driver"),
+        )
+        .override("lake", sensor=get("sensor"), path=str(get("lake")) if get("lake") else None)
+        .override("web", port=get("port"), enabled=False if get("no_dashboard") else None)
+    )
+
+
+def _lake_path(config: Any) -> Path:
+    from engine.config import default_lake
+
+    return Path(os.path.abspath(config.lake.path)) if config.lake.path else default_lake()
+
+
+def _run(options: argparse.Namespace) -> int:
+    from engine import run
+
+    config = _load(options)
+    listener = _listen(config.web.port) if config.web.enabled else None
+    start = None if listener is None else lambda lake: _start_dashboard(lake, listener)
+    return run.run(config, _lake_path(config), options.user, start)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from engine import run
+
+    config = _load(options)
+    return run.replay(config, _lake_path(config), options.user, options.files, options.speed)
+
+
+def _listen(port: int) -> socket.socket:
+    """Bound before anything else starts, so that a port in use is said at once."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        listener.close()
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"dashboard port 127.0.0.1:{port}: {reason}; choose another with --port, or --no-dashboard"
+        ) from None
+    listener.listen(128)
+    return listener
+
+
+def _start_dashboard(lake: Path, listener: socket.socket) -> Any:
+    """The dashboard as a process of its own; it inherits the listening socket and our (dropped) rights."""
+    from engine.run import Dashboard
+
+    descriptor = listener.fileno()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "webui",
+            "--lake",
+            str(lake),
+            "--fd",
+            str(descriptor),
+            "--with-parent",
+            str(os.getpid()),
+        ],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
+    return Dashboard(process, _new_link(lake, f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+def _new_link(lake: Path, address: str | None = None) -> str:
+    """A one-time link; the address is remembered beside the tokens for `engine link`."""
+    from webui import auth
+
+    remembered = lake / ".dashboard" / "address"
+    try:
+        token = auth.issue_token(lake)
+        if address is None:
+            address = remembered.read_text().strip()
+        else:
+            remembered.write_text(address + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"no dashboard has served lake {lake} that you may open ({(error.strerror or str(error)).lower()}); "
+            "start one with `engine run` or `engine dashboard`"
+        ) from None
+    return f"{address}/?token={token}"
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from engine import run
+
+    config = _load(options)
+    lake = _lake_path(config)
+    if not lake.is_dir():
+        raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
+    listener = _listen(config.web.port)
+    _, drop = run.become_unprivileged(lake, None)
+    drop()
+    dashboard = _start_dashboard(lake, listener)
+    run.say(f"dashboard: {dashboard.link}\nCtrl-C stops")
+    return run.serve(dashboard)
+
+
+def _link(options: argparse.Namespace) -> int:
+    lake = _lake_path(_load(options))
+    if not lake.is_dir():
+        raise ConfigError(f"lake {lake} does not exist; name the running engine's with --lake")
+    print(_new_link(lake))  # noqa: T201
+    return 0
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from analytics import shell
+
+    lake = _lake_path(_load(options))
+    if options.query is None and sys.stdin.isatty():
+        shell.prompt(lake)
+    else:
+        shell.run_query(
+            lake, options.query if options.query is not None else sys.stdin.read(), options.format, options.output
+        )
+    return 0
+
+
+def _geoip(options: argparse.Namespace) -> int:
+    from analytics import geoip
+
+    lake = _lake_path(_load(options))
+    if options.action == "install":
+        print(geoip.install(lake, options.url))  # noqa: T201
+    elif options.action == "use":
+        if not options.path:
+            raise ConfigError("engine geoip use needs the PATH of a MaxMind-format database")
+        print(geoip.use(lake, options.path))  # noqa: T201
+    else:
+        print(geoip.status(lake))  # noqa: T201
+    return 0
+
+
+def _interfaces(_: argparse.Namespace) -> int:
+    from engine.capture.interfaces import list_interfaces
+
+    print(f"{'NAME':<16} {'STATE':<10} {'SPEED':>10}  ADDRESSES")  # noqa: T201
+    for i in list_interfaces():
+        state = ("up" if i.up else "down") + ("" if i.running or not i.up else ", idle")
+        speed = f"{i.speed_mbps} Mbit/s" if i.speed_mbps else "-"
+        notes = [
+            n for n, on in (("default", i.default_route), ("loopback", i.loopback), ("wireless", i.wireless)) if on
+        ]
+        note = f"  ({', '.join(notes)})" if notes else ""
+        text = " ".join(i.addresses) or i.description
+        print(f"{i.name:<16} {state:<10} {speed:>10}  {text}{note}")  # noqa: T201
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    print(_load(options).to_toml(), end="")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

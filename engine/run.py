@@ -1,0 +1,229 @@
+"""`engine run` and `engine replay`: from options to a finished run with its summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.capture import interfaces, privileges
+from engine.config import EngineConfig
+from engine.errors import CaptureError, EngineError
+from engine.metrics import SourceTotals
+
+GENERATED = "generated"  # the source's name when capturing is not allowed
+
+
+def say(text: str) -> None:
+    """One line for the operator, on standard error: standard output is for data."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def report(level: str, text: str) -> None:
+    """What the pipeline has to tell."""
+    say(f"engine: {'warning: ' if level == 'warning' else ''}{text}")
+
+
+@dataclass(slots=True)
+class Dashboard:
+    """The dashboard's process and the link that opens it."""
+
+    process: Any
+    link: str
+
+    def check(self) -> None:
+        """Say it once when the process has ended by itself."""
+        if self.process is not None and self.process.poll() is not None:
+            say(f"engine: the dashboard ended with code {self.process.returncode}; capture goes on")
+            self.process = None
+
+    def close(self) -> None:
+        """Stop it and wait for its end."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=3)
+
+
+def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ()) -> tuple[Any, Callable[[], None]]:
+    """Choose the account and prepare the lake for it. Returns the account and what gives up all rights."""
+    readable = [Path(f) for f in files if Path(f).exists()]
+    account = privileges.choose_account(user, (*privileges.runtime_paths(), *readable), lake)
+    privileges.prepare_lake(lake, account)
+
+    rights = os.geteuid() == 0  # else there is nothing to tell
+
+    def drop() -> None:
+        line = privileges.drop(account)
+        if rights:
+            say(line)
+
+    return account, drop
+
+
+def warm_up() -> None:
+    """Load the kernels; a cold start says what takes its time."""
+    started = time.monotonic()
+    from engine import warmup
+
+    if warmup.cache_is_warm():
+        warmup.warm_up()
+        return
+    say("first start of this version: compiling the kernels, about half a minute, once ...")
+    warmup.warm_up()
+    say(f"kernels compiled in {time.monotonic() - started:.0f} s")
+
+
+def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Callable[[Path], Dashboard] | None) -> int:
+    """Capture until a signal comes. Without the right to capture, and no interface named, show generated traffic."""
+    names = config.capture.interfaces
+    generated = False
+    if not names:
+        if privileges.can_capture():
+            names = (interfaces.default_interface(),)
+        else:
+            generated = True
+            lake = lake.with_name(lake.name + "-generated")
+            say(
+                "no right to capture here (run with sudo, or give Python CAP_NET_RAW): showing generated traffic instead"
+            )
+    account, drop = become_unprivileged(lake, user)
+    warm_up()
+    from engine.capture.pacing import Pace
+    from engine.capture.savefile import SavefileSource
+    from engine.pipeline import Pipeline
+    from engine.synth import GeneratedCapture
+    from engine.writer import init_lake
+
+    sources = [] if generated else _open_interfaces(names, config)
+    dashboard = Dashboard(None, "")
+    try:
+        drop()
+        init_lake(lake)
+        pipeline = Pipeline(lake, config.lake, report, pool=4 + 2 * len(sources))
+        if generated:
+            pipeline.start_replay([SavefileSource(GENERATED, stream=GeneratedCapture())], Pace("recorded"))
+        else:
+            pipeline.start_live(sources)
+        if start_dashboard is not None:
+            dashboard = start_dashboard(lake)
+        what = "generated traffic" if generated else f"capturing on {', '.join(names)}"
+        say(f"{what}; lake {lake}")
+        if dashboard.link:
+            say(f"dashboard: {dashboard.link}")
+        say("Ctrl-C stops")
+        return _finish(pipeline, lake, dashboard)
+    finally:
+        dashboard.close()
+        for source in sources:
+            source.close()
+
+
+def _open_interfaces(names: Sequence[str], config: EngineConfig) -> list[Any]:
+    if config.capture.driver == "pypcap":
+        from engine.capture.pypcap_driver import PypcapSource as Source
+    else:
+        from engine.capture.live import LiveSource as Source  # type: ignore[assignment]
+    opened: list[Any] = []
+    try:
+        for name in dict.fromkeys(names):
+            source = Source(name, config.capture)
+            source.open()
+            opened.append(source)
+            for warning in getattr(source, "warnings", ()):
+                report("warning", warning)
+    except EngineError:
+        for source in opened:
+            source.close()
+        raise
+    return opened
+
+
+def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[str], speed: str) -> int:
+    """Run savefiles through the engine. Exit code 2 when one of them was refused."""
+    from engine.capture.pacing import Pace
+
+    pace = Pace(speed)
+    _, drop = become_unprivileged(lake, user, files)
+    warm_up()
+    from engine.capture.savefile import SavefileSource
+    from engine.pipeline import Pipeline
+    from engine.writer import init_lake
+
+    drop()
+    init_lake(lake)
+    pipeline = Pipeline(lake, config.lake, report, pool=4)
+    pipeline.start_replay([SavefileSource(f, config.capture.bpf_filter) for f in files], pace)
+    return _finish(pipeline, lake, Dashboard(None, ""))
+
+
+def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
+    """Wait for the end or a signal, stop in order, print the summary."""
+    stopping: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        stopping.append(number)
+        pipeline.stop()
+
+    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    started = time.monotonic()
+    try:
+        ended = False
+        while not ended and not stopping:
+            ended = pipeline.wait(0.2)
+            dashboard.check()
+            _progress(pipeline.totals, time.monotonic() - started)
+        if not ended and not pipeline.wait(4.0):
+            raise CaptureError("the engine did not stop within 4 s; segments published before are complete")
+        print_summary(pipeline.totals, time.monotonic() - started, lake)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
+
+
+_last_progress = 0.0
+
+
+def _progress(totals: dict[str, SourceTotals], elapsed_s: float) -> None:
+    """A line that is rewritten once a second, on a terminal only."""
+    global _last_progress
+    if not sys.stderr.isatty() or elapsed_s - _last_progress < 1:
+        return
+    _last_progress = elapsed_s
+    rows = sum(t.rows for t in totals.values())
+    lost = sum(t.kernel_drops + t.own_drops for t in totals.values())
+    sys.stderr.write(f"\r{rows:>14,} packets  {elapsed_s:8.0f} s  {lost:,} dropped ")
+    sys.stderr.flush()
+
+
+def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path) -> None:
+    """Packets, rate, drops by cause, and where the lake is."""
+    if sys.stderr.isatty():
+        say("")
+    rows = sum(t.rows for t in totals.values())
+    volume = sum(t.wire_bytes for t in totals.values())
+    rate = rows / elapsed_s if elapsed_s else 0.0
+    say(f"{rows:,} packets, {volume:,} bytes on the wire in {elapsed_s:.1f} s: {rate:,.0f} packets/s")
+    for name, t in totals.items():
+        say(
+            f"  {name}: received {t.received:,}; drops: kernel {t.kernel_drops:,}, interface {t.interface_drops:,}, "
+            f"unread at stop {t.drop_unread_at_stop:,}, not written {t.drop_not_written:,}; undecodable {t.undecodable:,}"
+        )
+    say(f'lake: {lake}   (engine sql --lake {lake} "SELECT * FROM packets LIMIT 10")')
+
+
+def serve(dashboard: Dashboard) -> int:
+    """Wait for the dashboard's end or a signal."""
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda n, _: stopping.append(n))
+    while not stopping and dashboard.process.poll() is None:
+        time.sleep(0.1)
+    code = dashboard.process.poll()
+    dashboard.close()
+    return int(code or 0)

@@ -1,0 +1,30 @@
+"""Compile every kernel, or load it from the cache, before the first frame: compiling later would lose packets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.capture.bpf import compile_filter
+from engine.columns import Columns
+from engine.constants import LINKTYPE_ETHERNET, MAX_CAPLEN
+from engine.decode import Decoder
+from engine.jit import cache_is_warm
+from engine.kernels import walk
+from engine.packets import N_FRAME, FrameBatch, PacketBatch
+
+__all__ = ["cache_is_warm", "warm_up"]
+
+
+def warm_up() -> None:
+    """Run each kernel once on an empty batch with the array layouts of real ones."""
+    frames, packets = FrameBatch(8, 4096), PacketBatch(8)
+    Decoder().decode(frames, packets)
+    columns = Columns(8)
+    columns.to_arrow(packets)
+    columns.new_addresses(0)
+    state, limits, table = np.zeros(4, np.int64), np.zeros(2, np.int64), np.zeros((N_FRAME + 1, 0), np.int64)
+    walk.walk_pcap(frames.arena, 0, 0, np.zeros(4, np.int64), 1, frames.frames, limits, state)
+    walk.walk_pcapng(frames.arena, 0, 0, 0, table[: walk.N_INTERFACE_ROWS], 0, frames.frames, limits, state)
+    program = compile_filter("ip", LINKTYPE_ETHERNET, MAX_CAPLEN)
+    program.apply(frames)
+    program.close()
