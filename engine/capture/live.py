@@ -40,6 +40,7 @@ from engine.capture.source import ReadResult
 from engine.config import CaptureConfig
 from engine.constants import LINK_TYPE_NAMES, LINKTYPE_LINUX_SLL2
 from engine.errors import CaptureError, ConfigError
+from engine.jit import is_compiled
 from engine.kernels import live as kernel
 from engine.metrics import SourceCounters
 from engine.packets import F_CAPLEN, F_OFFSET, FrameBatch
@@ -77,6 +78,8 @@ class LiveSource:
         """
         if self._handle:
             raise CaptureError(f"interface {self.name} is open already")
+        if not is_compiled():
+            raise CaptureError("live capture needs numba's compiler; unset NUMBA_DISABLE_JIT or use --driver pypcap")
         self._handle, self.warnings = open_handle(self.name, self._config, RETIRE_MS)
         try:
             self._choose_link_type()

@@ -1,8 +1,10 @@
 """Giving up root: which account the engine becomes once its interfaces are open, and making sure it did.
 
 Credentials belong to threads in Linux. glibc sends setuid and its kin to all threads, but capability sets, the
-bounding set and no_new_privs change for the calling thread only: `drop` must run before other threads start (numpy's
-BLAS starts some when it is imported, unless OPENBLAS_NUM_THREADS=1), and it reads every thread's status afterwards.
+bounding set change for the calling thread only: `drop` should run before other threads start (numpy's BLAS starts
+some when it is imported, unless OPENBLAS_NUM_THREADS=1; pyarrow starts one), and it reads every thread's status
+afterwards. Becoming another uid empties the capabilities of all threads, and no_new_privs is sent to all; so threads
+that exist already prevent only the case that keeps uid 0.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import os
 import pwd
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +36,11 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
+# linux/seccomp.h; numbers of seccomp(2) by machine.
+_SECCOMP: Final = {"x86_64": 317, "aarch64": 277, "ppc64le": 358}
+_SECCOMP_SET_MODE_FILTER: Final = 1
+_SECCOMP_FILTER_FLAG_TSYNC: Final = 1
+_ALLOW_ALL: Final = struct.pack("@HBBI", 0x06, 0, 0, 0x7FFF0000)  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
 _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 # Run by the candidate account itself, so that groups, ACLs and mount options all count. Arguments: "r/path" ...
 _PROBE: Final = """
@@ -235,6 +244,7 @@ def drop(account: Account) -> str:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     libc.capset(header, (ctypes.c_uint32 * 6)())
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _send_no_new_privs(libc)
     _verify(account, bounding=was_root)
     if account.uid != 0:
         return f"running as {account.name} without capabilities"
@@ -242,15 +252,28 @@ def drop(account: Account) -> str:
     return f"keeps uid 0 without any capability because {why}; files of root stay open to it"
 
 
+def _send_no_new_privs(libc: ctypes.CDLL) -> None:
+    """Give no_new_privs to all threads: only a seccomp filter with TSYNC does that. This filter allows everything."""
+    if len(os.listdir("/proc/self/task")) > 1 and os.uname().machine in _SECCOMP:
+        program = ctypes.create_string_buffer(_ALLOW_ALL, len(_ALLOW_ALL))
+        fprog = ctypes.create_string_buffer(struct.pack("@HP", 1, ctypes.addressof(program)))
+        libc.syscall(_SECCOMP[os.uname().machine], _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, fprog)
+
+
 def _verify(account: Account, bounding: bool) -> None:
-    """Read every thread's status. The bounding set is empty only if we had the right to empty it."""
+    """Read every thread's status.
+
+    The bounding set is empty only if we had the right to empty it, and in threads that existed already it is not: it
+    limits what a program started with more rights may have, and no_new_privs excludes those.
+    """
+    me = str(threading.get_native_id())
     for thread in Path("/proc/self/task").iterdir():
         try:
             lines = (thread / "status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        kept = [s for s in _SETS if int(status[s], 16) and (bounding or s != "CapBnd")]
+        kept = [s for s in _SETS if int(status[s], 16) and (s != "CapBnd" or (bounding and thread.name == me))]
         if status["NoNewPrivs"] != "1":
             kept.append("the right to gain more")
         if set(status["Uid"].split()) != {str(account.uid)}:

@@ -13,8 +13,11 @@ import pytest
 
 from engine.capture.bpf import BpfProgram, compile_filter
 from engine.errors import ConfigError
+from engine.jit import is_compiled
 from engine.kernels.bpf import filter_frames
 from engine.packets import F_CAPLEN, F_LINK_TYPE, F_OFFSET, F_TS_NS, F_WIRELEN, FrameBatch
+
+pytestmark = pytest.mark.skipif(not is_compiled(), reason="the kernel calls libpcap by address")
 
 FILTERS = [
     "tcp", "udp port 53", "tcp[13] & 2 != 0", "host 10.0.0.3", "net 10.0.0.0/30", "less 100", "greater 900",

@@ -16,11 +16,15 @@ from engine.capture.live import LiveSource
 from engine.capture.source import ReadResult
 from engine.config import CaptureConfig
 from engine.errors import CaptureError, ConfigError
+from engine.jit import is_compiled
 from engine.packets import F_CAPLEN, F_LINK_TYPE, F_OFFSET, F_TS_NS, F_WIRELEN, FrameBatch
 from tests import netns
 from tests.netns import Wire, wire_fixture  # noqa: F401 — a fixture
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not is_compiled(), reason="the capture callback exists only compiled"),
+]
 
 SMALL = {"snaplen": 2048, "buffer_bytes": 4 << 20}
 

@@ -95,6 +95,14 @@ class TestDrop:
         assert "CapPrm, CapEff" in done.stdout
         assert "\n" not in done.stdout.strip()
 
+    def test_drop__threads_that_exist_already_follow_to_another_uid(self) -> None:
+        done = run(
+            "threading.Thread(target=time.sleep, args=(5,), daemon=True).start()\n"
+            "print(p.drop(p._lookup('nobody')))\n" + STATUS.replace("'Cap'", "'CapInh', 'CapPrm', 'CapEff', 'CapAmb'")
+        )
+        assert done.stdout.startswith("running as nobody without capabilities\n"), done.stderr
+        assert_powerless(done.stdout)
+
     def test_drop__with_numpy_and_one_blas_thread(self) -> None:
         done = run("import engine.packets\nprint(p.drop(p._lookup('nobody')))", OPENBLAS_NUM_THREADS="1")
         assert done.stdout == "running as nobody without capabilities\n", done.stderr
@@ -113,6 +121,7 @@ class TestDrop:
             print(b.count >= 1, source.counters().received >= 1); source.close()
             """,
             OPENBLAS_NUM_THREADS="1",
+            NUMBA_DISABLE_JIT="0",
         )
         assert done.stdout == "True True\n", done.stderr
 

@@ -12,12 +12,16 @@ from engine.capture.pypcap_driver import PypcapSource
 from engine.capture.source import ReadResult
 from engine.config import CaptureConfig
 from engine.errors import CaptureError, ConfigError
+from engine.jit import is_compiled
 from engine.packets import F_CAPLEN, F_TS_NS, F_WIRELEN, FrameBatch
 from tests import netns
 from tests.engine.capture.test_live import collect, frames_of, udp
 from tests.netns import Wire, wire_fixture  # noqa: F401 — a fixture
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not is_compiled(), reason="the capture callback exists only compiled"),
+]
 
 CONFIG = CaptureConfig(snaplen=2048, buffer_bytes=4 << 20, driver="pypcap")
 
