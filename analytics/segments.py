@@ -50,8 +50,8 @@ class SegmentIndex:
     def within(self, start: float, end: float) -> list[Segment]:
         """The segments that can hold rows of [start, end], newest first.
 
-        A segment lies in the directory of its first row's hour and may run into the next, so the hour before
-        `start` is looked at too.
+        The writer cuts segments at the hour. The hour before is looked at too: rows of a batch may be a little out
+        of order.
         """
         found = [
             segment
@@ -118,4 +118,6 @@ def _segment(path: str, start: int) -> Segment | None:
         written = os.stat(path).st_mtime
     except FileNotFoundError:  # compacted or retired since it was listed
         return None
-    return Segment(path, start / (1e9 if start >= NANOSECONDS_FROM else 1e6), written)
+    begins = start / (1e9 if start >= NANOSECONDS_FROM else 1e6)
+    # A savefile may come from a clock ahead of ours: then the modification time bounds nothing.
+    return Segment(path, begins, written if written >= begins else float("inf"))

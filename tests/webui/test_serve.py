@@ -1,0 +1,113 @@
+"""`python -m webui` as a process: ports, inherited sockets, signals, a parent that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lakes import write_empty_lake
+
+WAIT_S = 60
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    write_empty_lake(tmp_path)
+    return tmp_path
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield listener
+
+
+def wait_healthy(port: int) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=WAIT_S) as response:
+        assert response.status == 200
+        assert "Server" not in response.headers
+
+
+def start(lake: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "webui", "--lake", str(lake), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve__inherited_socket_answers_and_stops_at_once(lake, number):
+    with listening() as listener:
+        fd = listener.fileno()
+        process = start(lake, "--fd", str(fd), pass_fds=(fd,))
+        with process:
+            # The parent listens already: a request made now waits until the dashboard has loaded.
+            wait_healthy(listener.getsockname()[1])
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 5
+            process.send_signal(number)
+            began = time.monotonic()
+            assert process.wait(WAIT_S) == 0
+            assert time.monotonic() - began < 2
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+
+
+def test_serve__port_in_use_is_one_line_and_exit_code_2(lake):
+    with listening() as listener:
+        port = listener.getsockname()[1]
+        with start(lake, "--port", str(port)) as process:
+            _, error = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2
+    assert error == f"dashboard: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n"
+
+
+def test_serve__descriptor_that_is_no_listening_socket_is_refused(lake):
+    with socket.socket() as idle:
+        with start(lake, "--fd", str(idle.fileno()), pass_fds=(idle.fileno(),)) as process:
+            _, error = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2
+    assert error.count("\n") == 1
+    assert "the socket does not listen" in error
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_serve__lake_that_cannot_be_written_is_refused(lake):
+    lake.chmod(0o500)
+    with start(lake, "--port", "0") as process:
+        _, error = process.communicate(timeout=WAIT_S)
+    lake.chmod(0o700)
+    assert process.returncode == 2
+    assert "is not writable" in error
+
+
+def test_serve__ends_when_its_parent_is_killed(lake):
+    with listening() as listener:
+        fd = listener.fileno()
+        code = (
+            "import subprocess, sys, os, time\n"
+            "child = subprocess.Popen([sys.executable, '-m', 'webui', '--lake', sys.argv[1], '--fd', sys.argv[2],\n"
+            "                          '--with-parent', str(os.getpid())], pass_fds=[int(sys.argv[2])])\n"
+            "print(child.pid, flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        command = [sys.executable, "-c", code, str(lake), str(fd)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=(fd,)) as parent:
+            assert parent.stdout is not None
+            child = int(parent.stdout.readline())
+            wait_healthy(listener.getsockname()[1])
+            parent.kill()
+            parent.wait(WAIT_S)
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{child}/cmdline").exists() and Path(f"/proc/{child}/cmdline").read_bytes():
+            assert time.monotonic() < deadline, "the dashboard outlived its parent"
+            time.sleep(0.05)
