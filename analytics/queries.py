@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import duckdb
 
-from analytics import capture
+from analytics import capture, destinations
+from analytics.geo import Locator
 from analytics.recent import RecentPackets
 from analytics.rollup import CLASSES, DESTINATIONS, PORTS, SLOT_S, SOURCES, Rollup
 from analytics.segments import SegmentIndex
@@ -30,6 +31,14 @@ TOP: Final = 10
 RATE_S: Final = 3  # the rate "now" is that of so many whole seconds
 FIRST_READ_S: Final = 0.4  # of each snapshot, until everything in the window has been counted
 
+SETTINGS: Final[dict[str, Any]] = {  # the capture goes first; nothing is fetched, nothing spills into a directory
+    "threads": 1,
+    "memory_limit": "1GB",
+    "temp_directory": "",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
 TIMELINE: Final = """
 SELECT (s - $start) // $step AS bucket, class, sum(packets)::BIGINT, sum(bytes)::BIGINT
 FROM {name}.seconds WHERE s >= $start AND s < $end GROUP BY ALL
@@ -42,6 +51,10 @@ TALKERS: Final = """
 SELECT key, sum(packets)::BIGINT AS packets, sum(bytes)::BIGINT AS bytes
 FROM (FROM {name}.talkers UNION ALL FROM {name}.recent_talkers) WHERE slot >= $start AND kind = $kind
 GROUP BY key ORDER BY bytes DESC, key LIMIT $top
+"""
+TOTAL: Final = """
+SELECT coalesce(sum(bytes), 0)::BIGINT
+FROM (FROM {name}.talkers UNION ALL FROM {name}.recent_talkers) WHERE slot >= $start AND kind = $kind
 """
 RATE: Final = """
 SELECT coalesce(sum(packets), 0)::BIGINT, coalesce(sum(bytes), 0)::BIGINT
@@ -63,7 +76,8 @@ class Snapshots:
         self._clock = clock
         self._lock = threading.Lock()
         self._answers: dict[tuple[int, bool], tuple[int, dict[str, Any]]] = {}
-        self._con = duckdb.connect(config={"threads": 1})
+        self._con = duckdb.connect(config=SETTINGS)
+        self._locator = Locator(self.lake)
         self._packets = SegmentIndex(self.lake, "packets")
         self._stats = capture.CaptureStats(self._con, SegmentIndex(self.lake, "capture_stats"))
         self._recent = RecentPackets(self._con)
@@ -114,6 +128,7 @@ class Snapshots:
                 name: _talkers(rollup, start, kind)
                 for name, kind in (("sources", SOURCES), ("destinations", DESTINATIONS), ("ports", PORTS))
             },
+            "countries": self._countries(rollup, start),
             "recent": self._recent.columns(segments),
             "capture": self._stats.state(now),
         }
@@ -123,6 +138,11 @@ class Snapshots:
         answer["ms"] = round((time.perf_counter() - began) * 1000, 1)
         answer["cpu_ms"] = round((time.thread_time() - cpu) * 1000, 1)
         return answer
+
+    def _countries(self, rollup: Rollup, start: int) -> dict[str, Any]:
+        rows = rollup.run(TALKERS, start=start, kind=DESTINATIONS, top=destinations.ADDRESSES).fetchall()
+        total = rollup.run(TOTAL, start=start, kind=DESTINATIONS).fetchone() or (0,)
+        return destinations.by_country(self._locator, self.lake, rows, total[0])
 
 
 def _timeline(rollup: Rollup, start: int, end: float, step: int) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def create_app(lake: Path | str | Snapshots) -> Dash:
 
 
 def _register(app: Dash, snapshots: Snapshots) -> None:
-    @app.callback(
+    @app.callback(  # type: ignore[untyped-decorator] # Dash publishes no types
         Output(ids.SNAPSHOT, "data"),
         Input(ids.TICK, "n_intervals"),
         Input(ids.RANGE, "data"),

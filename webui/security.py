@@ -32,7 +32,7 @@ main{{max-width:26rem}}h1{{font-size:20px}}code{{font:14px ui-monospace,monospac
 A link works once, for 15 minutes.</p></main></html>
 """
 NO_SESSION: Final = "This dashboard is open to the person who started it."
-USED_TOKEN: Final = "This link was used already, or is older than 15 minutes."
+USED_LINK: Final = "This link was used already, or is older than 15 minutes."
 
 
 def protect(server: Flask, lake: Path, script_hashes: list[str]) -> None:
@@ -83,7 +83,7 @@ def _sign_in(lake: Path, asked: Request, token: str) -> Response:
         return response  # type: ignore[return-value] # werkzeug's own Response, which Flask takes
     if auth.check_session(lake, asked.cookies.get(COOKIE, "")):
         return redirect("/", 303)  # type: ignore[return-value]
-    return Response(SIGN_IN.format(why=USED_TOKEN), 401, mimetype="text/html")
+    return Response(SIGN_IN.format(why=USED_LINK), 401, mimetype="text/html")
 
 
 def _same_origin(asked: Request) -> bool:

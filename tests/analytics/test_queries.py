@@ -14,11 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from analytics.countries import COUNTRIES
 from analytics.queries import RANGES_S, Snapshots, step_for
 from analytics.recent import info_text, protocol_name
 from analytics.segments import SegmentIndex
 from engine.packets import arrow_schema
-from tests.lakes import Lake, packets_table, write_empty_lake, write_lake, write_segment
+from tests.lakes import (
+    GEOIP_COUNTRIES,
+    Lake,
+    packets_table,
+    write_empty_lake,
+    write_geoip,
+    write_lake,
+    write_segment,
+)
 
 END = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)  # on the hour, so that the lake spans two partitions
 NOW = END.timestamp() + 0.25
@@ -37,9 +46,8 @@ def rows(lake: Lake) -> dict[str, np.ndarray]:
     columns["t"] = table["ts"].cast(pa.int64()).to_numpy() / 1e6
     columns["wirelen"] = table["wirelen"].to_numpy()
     names = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMP"}
-    columns["class"] = np.array(
-        [names.get(p, "ARP" if e == 0x0806 else "Other") for p, e in zip(columns["proto"], columns["ethertype"], strict=True)]
-    )
+    kinds = zip(columns["proto"], columns["ethertype"], strict=True)
+    columns["class"] = np.array([names.get(p, "ARP" if e == 0x0806 else "Other") for p, e in kinds])
     return columns
 
 
@@ -96,8 +104,27 @@ def test_snapshot__ports_are_the_service_side(lake, rows):
     snapshot = at(lake).snapshot(300)
     ports = snapshot["talkers"]["ports"]
     assert ports["key"][0] == "443 tcp"
-    mine = (rows["t"] >= snapshot["start"]) & (rows["proto"] == 6) & ((rows["src_port"] == 443) | (rows["dst_port"] == 443))
+    https = (rows["src_port"] == 443) | (rows["dst_port"] == 443)
+    mine = (rows["t"] >= snapshot["start"]) & (rows["proto"] == 6) & https
     assert ports["bytes"][0] == rows["wirelen"][mine].sum()
+
+
+def test_snapshot__countries_are_exact(tmp_path):
+    pytest.importorskip("mmdb_writer")
+    lake = write_lake(tmp_path, 5_000, 60, END)
+    assert at(lake).snapshot(300)["countries"]["database"] is False
+    write_geoip(tmp_path)
+    countries = at(lake).snapshot(300)["countries"]
+    sizes: Counter[str] = Counter()
+    for ip, size in zip(lake.packets["dst_ip"].to_pylist(), lake.packets["wirelen"].to_pylist(), strict=True):
+        if ip is not None:
+            private = ip.startswith(("10.20.", "fd20:"))
+            sizes["private" if private else GEOIP_COUNTRIES.get(".".join(ip.split(".")[:2]), "unlocated")] += size
+    assert (countries["private"], countries["unlocated"]) == (sizes.pop("private"), sizes.pop("unlocated"))
+    assert countries["bytes"] == [size for _, size in sizes.most_common()]
+    assert countries["located"] == sum(sizes.values())
+    assert countries["name"][0] == COUNTRIES[sizes.most_common(1)[0][0]][1]
+    assert countries["attribution"] == "IP Geolocation by DB-IP"
 
 
 def test_snapshot__recent_is_the_newest_sixty(lake, rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import threading
@@ -32,6 +33,7 @@ class Site:
         server: Any = waitress.create_server(create_app(self.snapshots).server, host="127.0.0.1", port=0, ident=None)
         self.url = f"http://127.0.0.1:{server.effective_port}"
         self.server = server
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         threading.Thread(target=server.run, daemon=True).start()
 
     def link(self) -> str:

@@ -68,13 +68,13 @@ def test_serve__port_in_use_is_one_line_and_exit_code_2(lake):
         with start(lake, "--port", str(port)) as process:
             _, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 2
-    assert error == f"dashboard: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n"
+    reason = "Address already in use; choose another with --port"
+    assert error == f"dashboard: cannot listen on 127.0.0.1:{port}: {reason}\n"
 
 
 def test_serve__descriptor_that_is_no_listening_socket_is_refused(lake):
-    with socket.socket() as idle:
-        with start(lake, "--fd", str(idle.fileno()), pass_fds=(idle.fileno(),)) as process:
-            _, error = process.communicate(timeout=WAIT_S)
+    with socket.socket() as idle, start(lake, "--fd", str(idle.fileno()), pass_fds=(idle.fileno(),)) as process:
+        _, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 2
     assert error.count("\n") == 1
     assert "the socket does not listen" in error

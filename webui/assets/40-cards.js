@@ -101,12 +101,16 @@
         : empty("No GeoIP database is installed, so addresses have no country.", el("span", {}, "Get one: ", el("code", {}, "engine geoip install"))));
       return;
     }
-    const all = c.located + c.unlocated || 1;
-    P.setText("countries-note", `private or unlocated ${P.percent(c.unlocated / all)}`);
+    const all = c.located + c.private + c.unlocated || 1;
+    const unknown = c.unlocated > 0 ? ` · unlocated ${P.percent(c.unlocated / all)}` : "";
+    P.setText("countries-note", `${c.countries} ${c.countries === 1 ? "country" : "countries"} · private ${P.percent(c.private / all)}${unknown}`);
     const rows = c.name.map((name, i) => el("tr", {}, el("td", {}, name), el("td", {}, bar(c.bytes[i] / c.bytes[0], P.text(c.bytes[i], "B"))),
       el("td", { class: "number" }, P.text(c.packets[i], ""))));
     const list = el("div", { class: "country-list" }, table("talkers", [{ title: "Country", width: "40%" }, { title: "Bytes" }, { title: "Packets", number: true, width: "21%" }], rows));
-    const credit = el("div", { class: "credit" }, el("a", { href: "https://db-ip.com", target: "_blank", rel: "noopener noreferrer" }, "IP Geolocation by DB-IP"));
-    node.replaceChildren(list, credit);
+    const safe = /^https?:\/\//.test(c.link);
+    const name = safe ? el("a", { href: c.link, target: "_blank", rel: "noopener noreferrer" }, c.attribution || c.link) : c.attribution;
+    const scrolled = node.firstChild ? node.firstChild.scrollTop : 0;
+    node.replaceChildren(list, ...(name ? [el("div", { class: "credit" }, name)] : []));
+    list.scrollTop = scrolled || 0;
   };
 })();

@@ -30,7 +30,12 @@ def layout() -> html.Main:
                 className="kpis card",
                 **{"aria-label": "Key figures"},
             ),
-            _card("Packets per second", _timeline(), "timeline-card", html.Div(id=ids.TIMELINE_LEGEND, className="legend")),
+            _card(
+                "Packets per second",
+                _timeline(),
+                "timeline-card",
+                html.Div(id=ids.TIMELINE_LEGEND, className="legend"),
+            ),
             html.Div(
                 className="row",
                 children=[
@@ -41,18 +46,22 @@ def layout() -> html.Main:
                         "",
                         _tabs("talkers", "sources", "destinations", "ports"),
                     ),
-                    _card("Destinations by country", html.Div(id=ids.COUNTRIES, className="countries"), "", html.Div(
-                        id="countries-note", className="note")),
+                    _card(
+                        "Destinations by country",
+                        html.Div(id=ids.COUNTRIES, className="countries"),
+                        "",
+                        html.Div(id="countries-note", className="note"),
+                    ),
                 ],
             ),
             _card(
                 "Recent packets",
-                html.Div(id=ids.RECENT, className="recent", tabIndex="0", role="region", **{"aria-label": "Recent packets"}),
+                html.Div(id=ids.RECENT, className="recent", tabIndex="0", **{"aria-label": "Newest first"}),
                 "recent-card",
                 html.Div(id="recent-note", className="note"),
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _kpi(name: str, title: str) -> html.Div:
