@@ -1,0 +1,65 @@
+"""Which SQL may run where a person, or a browser, types it: what reads, and what changes the session's own memory.
+
+DuckDB can confine a session to directories, but in them it may write as well as read, and a file written into the
+lake would become part of it. So the kind of each statement decides, as DuckDB's own parser sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, Statement
+
+# COPY, EXPORT, ATTACH and some PRAGMAs write files; LOAD runs foreign code; SET and CALL change how the session is
+# confined; PREPARE hides a statement of any kind. VARIABLE_SET is SET VARIABLE. MULTI is PIVOT.
+ALLOWED: Final = frozenset({
+    "SELECT", "EXPLAIN", "CREATE", "CREATE_FUNC", "INSERT", "UPDATE", "DELETE", "MERGE_INTO", "ALTER", "DROP",
+    "TRANSACTION", "VARIABLE_SET", "ANALYZE", "RELATION", "LOGICAL_PLAN", "MULTI",
+})  # fmt: skip
+_EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s*(?:\([^)]*\)|ANALYZE\b)?\s*", re.IGNORECASE)
+
+
+def check(con: DuckDBPyConnection, sql: str) -> list[Statement]:
+    """The statements of the text, each of a kind that writes nothing but the session's memory.
+
+    Raises ConfigError, one line: not SQL, or a statement that is refused.
+    """
+    try:
+        statements = con.extract_statements(sql)
+    except duckdb.Error as error:
+        raise ConfigError(one_line(error)) from None
+    except ValueError:  # a kind of statement that the Python binding has no name for
+        raise ConfigError("SQL: this kind of statement is not supported here; use SELECT") from None
+    for statement in statements:
+        kind = statement.type.name
+        if kind not in ALLOWED:
+            word = (re.match(r"\W*(\w+)", statement.query) or [kind, kind])[1].upper()
+            raise ConfigError(
+                f"SQL: {word} is refused, queries only read; "
+                "to save a result use `engine sql --format csv|json|parquet --output FILE`"
+            )
+        if kind == "EXPLAIN":  # EXPLAIN ANALYZE runs what it explains
+            explained = _EXPLAIN.match(statement.query)
+            check(con, statement.query[explained.end() :] if explained else statement.query)
+    return statements
+
+
+def one_line(error: Exception) -> str:
+    """DuckDB's message as one line: what is wrong, and the place as line and column with the text there."""
+    head, _, place = str(error).partition("\n\nLINE ")
+    first = head.strip().splitlines()
+    message = first[0] if first else type(error).__name__
+    if len(first) > 1 and first[1].startswith(("Candidate", "Did you mean")):
+        message += f" ({first[1].strip()})"
+    found = re.match(r"(\d+): (.*)\n( *)\^+", place)
+    if found is not None:
+        number, text, indent = found.groups()
+        column = max(len(indent) - len(f"LINE {number}: "), 0)
+        message += f" — line {number}, at: {text[column : column + 40].strip() or 'the end'}"
+    return f"SQL: {message}"

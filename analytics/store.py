@@ -1,0 +1,178 @@
+"""DuckDB views over a lake: `packets`, `capture_stats`, `addresses` and `geo`.
+
+    con = analytics.connect("~/.local/share/packetlake/lake")
+    con.execute("SELECT count(*) FROM packets WHERE date = '2026-11-24' AND src_ip <<= '10.0.0.0/8'").fetchone()
+
+Every reader has its own in-memory database; nothing is locked, and each query sees the segments that are published
+when it starts. A view reads with the schema of `engine.packets` given to it, not with one found in the files: so
+planning opens no segment, a segment of an older version lacks a column without harm (NULL), and a condition on
+`sensor`, `date` or `hour` leaves the other segments unopened, damaged ones included. Put one on every query that
+has a time range: without it, each segment's footer is read.
+
+`SELECT *` of a few rows by a rare value reads every column of everything (`store.md`, 2c). Ask in two steps: first
+the times (`SELECT ts ... LIMIT 100`), then all columns `WHERE ts BETWEEN` the first and the last of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import secrets
+import shutil
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+
+from engine.errors import StoreError
+from engine.packets import SQL_TYPES, TABLES
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SETTINGS: Final = ".settings"
+UNTRUSTED_MEMORY: Final = "1GB"
+UNTRUSTED_THREADS: Final = 2
+_SEGMENTS: Final = "*/*/*/*.parquet"  # sensor=/date=/hour=/; unfinished files end in .inprogress
+
+
+def connect(
+    lake: str | Path, *, threads: int | None = None, memory_limit: str | None = None, untrusted: bool = False
+) -> DuckDBPyConnection:
+    """An in-memory DuckDB with views over the lake. Needs the right to read the lake, none to write it.
+
+    Args:
+        lake: the directory `engine run` or `engine replay` wrote, or is writing now.
+        threads: worker threads; None for one per core.
+        memory_limit: such as "2GB"; None for DuckDB's default, 80 % of the machine's memory.
+        untrusted: for SQL that is not the operator's own, see `lock`.
+
+    Raises:
+        StoreError: the directory is missing, cannot be read, or is not a lake.
+
+    The connection is for one thread; others take a `cursor()` of it, which has the same views.
+    """
+    from analytics.geo import register
+
+    root = require_lake(lake)
+    con = duckdb.connect()
+    try:
+        # No network, ever, and no extension.
+        con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+        con.execute("SET allow_persistent_secrets = false")
+        # Segments never change, so their footers are worth keeping: 3,000 segments count in 25 ms instead of 480.
+        con.execute("SET parquet_metadata_cache = true")
+        # DuckDB makes this directory when a query outgrows memory, and removes it; its default is where we were started.
+        spill = Path(tempfile.gettempdir()) / f"packetlake-spill-{secrets.token_hex(8)}"
+        con.execute(f"SET temp_directory = {_text(str(spill))}")
+        con.execute("SET TimeZone = 'UTC'")
+        if threads is not None:
+            con.execute(f"SET threads = {int(threads)}")
+        if memory_limit is not None:
+            con.execute(f"SET memory_limit = {_text(memory_limit)}")
+        _create_views(con, root)
+        register(con, root)
+        if untrusted:
+            lock(con, root, threads=threads, memory_limit=memory_limit)
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+def lock(
+    con: DuckDBPyConnection, lake: str | Path, *, threads: int | None = None, memory_limit: str | None = None
+) -> None:
+    """Confine a connection, for good, to reading the lake: for SQL that came from a browser.
+
+    No file outside the lake can be read or written, no extension loaded, no setting changed; one query has
+    UNTRUSTED_THREADS and UNTRUSTED_MEMORY unless told otherwise, and no room on disk to spill into. DuckDB cannot
+    forbid writing where it allows reading, so pass the SQL through `analytics.readonly.check` as well.
+    A time limit is the caller's: `con.interrupt()` from another thread.
+    """
+    root = Path(lake).expanduser().absolute()
+    roots = [root, _shadow(root)] if not all(_has_segment(root / table) for table in TABLES) else [root]
+    con.execute("SET temp_directory = ''")
+    con.execute(f"SET threads = {int(threads or UNTRUSTED_THREADS)}")
+    con.execute(f"SET memory_limit = {_text(memory_limit or UNTRUSTED_MEMORY)}")
+    con.execute("SET python_enable_replacements = false")  # names of tables must never find our variables
+    con.execute(f"SET allowed_directories = [{', '.join(_text(f'{r}/') for r in roots)}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def require_lake(lake: str | Path) -> Path:
+    """The lake's absolute path. Raises StoreError, one line, when there is none."""
+    root = Path(lake).expanduser().absolute()
+    advice = "give --lake DIR, or make one with `engine run` or `engine replay FILE`"
+    try:
+        names = {entry.name for entry in root.iterdir()}
+    except FileNotFoundError:
+        raise StoreError(f"lake {root} does not exist; {advice}") from None
+    except OSError as error:
+        raise StoreError(f"lake {root} cannot be read: {error.strerror}; {advice}") from None
+    if not names & {*TABLES, SETTINGS}:
+        raise StoreError(f"{root} is not a lake: it has no {'/, '.join(TABLES)}/ directory; {advice}")
+    return root
+
+
+def _create_views(con: DuckDBPyConnection, root: Path) -> None:
+    con.execute((files("analytics") / "sql" / "addresses.sql").read_text())
+    for table in TABLES:
+        con.execute(view_sql(table, root))
+
+
+def view_sql(table: str, root: Path) -> str:
+    """CREATE VIEW of a table of the lake: its columns in order, then sensor, date and hour from the path."""
+    base, segments = root / table, _SEGMENTS
+    if not _has_segment(base):  # DuckDB refuses a pattern that matches nothing
+        base, segments = _shadow(root) / table, "*/" + _SEGMENTS
+    columns = TABLES[table]
+    schema = ", ".join(
+        f"{_text(c.name)}: {{name: {_text(c.name)}, type: {_text(SQL_TYPES[c.type])}, default_value: NULL}}"
+        for c in columns
+        if not c.reserved
+    )
+    shown = [f"CAST(NULL AS {SQL_TYPES[c.type]}) AS {c.name}" if c.reserved else f'"{c.name}"' for c in columns]
+    # Not DuckDB's own hive_partitioning: it excludes a given schema, and then planning opens every segment.
+    shown += [
+        "split_part(split_part(filename, '/', -4), '=', 2) AS sensor",
+        "TRY_CAST(split_part(split_part(filename, '/', -3), '=', 2) AS DATE) AS date",
+        "TRY_CAST(split_part(split_part(filename, '/', -2), '=', 2) AS INTEGER) AS hour",
+    ]
+    # `[`, `*` and `?` of a directory's name are not patterns.
+    pattern = re.sub(r"([\[*?])", r"[\1]", str(base)) + "/" + segments
+    return (
+        f"CREATE OR REPLACE VIEW {table} AS SELECT {', '.join(shown)} "  # noqa: S608 — names are ours, texts are quoted
+        f"FROM read_parquet({_text(pattern)}, filename = true, schema = MAP {{{schema}}})"
+    )
+
+
+def _has_segment(base: Path) -> bool:
+    return next(base.glob(_SEGMENTS), None) is not None
+
+
+@cache
+def _shadow(root: Path) -> Path:
+    """A temporary directory that stands in for the lake's where a table has no segment yet; one per process and lake.
+
+    `engine` gives each table an empty first segment, so it is needed only for a lake that lost one or is older than
+    a table. `<shadow>/<table>/` holds an empty segment, so that the pattern always matches, and a link to the lake's
+    own directory, so that segments are seen when they come.
+    """
+    shadow = Path(tempfile.mkdtemp(prefix="packetlake-"))
+    atexit.register(shutil.rmtree, shadow, ignore_errors=True)
+    for table in TABLES:
+        empty = shadow / table / "empty" / "sensor=none/date=1970-01-01/hour=00"
+        empty.mkdir(parents=True)
+        duckdb.connect().execute(f"COPY (SELECT 0 AS nothing WHERE false) TO {_text(str(empty / 'empty.parquet'))}")
+        (shadow / table / "lake").symlink_to(root / table)
+    return shadow
+
+
+def _text(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
