@@ -36,7 +36,10 @@ class LiveSourceLike(Source, Protocol):
     """A source with a descriptor to wait on."""
 
     def fileno(self) -> int:
-        """Readable when frames wait."""
+        """Readable when frames wait. `read` is also called when none do: a vanished interface is noticed there."""
+
+    def unread(self) -> int:
+        """Frames that the kernel holds and `read` has not delivered."""
 
 
 class Pipeline:
@@ -207,10 +210,9 @@ class Pipeline:
             poller.register(fd, select.POLLIN)
         sampled = 0.0
         while active and not self._stop.is_set():
-            for fd, _ in poller.poll(_POLL_S * 1000):
-                source = active[fd]
-                if self._read(source) is ReadResult.END:
-                    self._finish(source)
+            for fd in [fd for fd, _ in poller.poll(_POLL_S * 1000)] or list(active):
+                if self._read(active[fd]) is ReadResult.END:
+                    self._finish(active[fd])
                     poller.unregister(fd)
                     del active[fd]
             self._hand_on_old()
@@ -218,11 +220,19 @@ class Pipeline:
                 sampled = time.monotonic()
                 for source in active.values():
                     self._observe(source)
-        deadline = time.monotonic() + _DRAIN_S
         for source in active.values():
-            while time.monotonic() < deadline and self._read(source) in (ReadResult.MORE, ReadResult.FULL):
-                pass
-            self._finish(source)
+            self._drain(source)
+
+    def _drain(self, source: LiveSourceLike) -> None:
+        """At stop: what the kernel still holds is read for a bounded time; the rest is an own drop."""
+        deadline = time.monotonic() + _DRAIN_S
+        while source.unread() > 0 and time.monotonic() < deadline:
+            result = self._read(source)
+            if result is ReadResult.END:
+                break
+            if result is ReadResult.IDLE:  # in a block that the kernel has not handed over yet
+                time.sleep(0.01)
+        self._finish(source)
 
     def _finish(self, source: Source) -> None:
         if source.name in self._filling:

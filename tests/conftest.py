@@ -1,0 +1,1 @@
+from tests.netns import wire_fixture as wire_fixture
