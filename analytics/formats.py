@@ -5,22 +5,25 @@ Each writer takes the result as a reader of record batches and a binary file, an
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import unicodedata
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMATS: Final = ("table", "csv", "json", "parquet")
+Writer = Callable[[pa.RecordBatchReader, IO[bytes]], int]
 SHOWN_ROWS: Final = 200
 SHOWN_CHARS: Final = 80  # of one cell
 
@@ -37,10 +40,18 @@ def write_csv(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
 
 
 def _csv_rows(columns: list[pa.Array], file: IO[bytes]) -> None:
-    text = io.BytesIO()
-    options = pc_csv.WriteOptions(include_header=False, quoting_style="needed")
-    pc_csv.write_csv(pa.table(columns, names=[str(i) for i in range(len(columns))]), text, options)
-    file.write(text.getvalue())
+    table = pa.table(columns, names=[str(i) for i in range(len(columns))])
+    # Plain where it can be: Arrow's "needed" quotes every text, which scripts that split at commas do not expect.
+    # An empty text must be quoted, or it would read as NULL.
+    empty = any(pa.types.is_string(c.type) and pc.any(pc.equal(c, "")).as_py() for c in columns)
+    for quoting in ("needed",) if empty else ("none", "needed"):
+        text = io.BytesIO()
+        try:
+            pc_csv.write_csv(table, text, pc_csv.WriteOptions(include_header=False, quoting_style=quoting))
+        except pa.ArrowInvalid:  # a value holds a quote, a comma or a line break
+            continue
+        file.write(text.getvalue())
+        return
 
 
 def write_json(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
@@ -92,6 +103,20 @@ def write_table(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
     return rows
 
 
+def write_plan(reader: pa.RecordBatchReader, file: IO[bytes]) -> int:
+    """What EXPLAIN answers: a drawing in the last column."""
+    rows = 0
+    for row in _rows(reader):
+        file.write(f"{row[-1]}\n".encode())
+        rows += 1
+    return rows
+
+
+WRITERS: Final[dict[str, Writer]] = {
+    "table": write_table, "csv": write_csv, "json": write_json, "parquet": write_parquet,
+}  # fmt: skip
+
+
 def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
     for batch in reader:
         yield from _batch_rows(batch)
@@ -112,6 +137,9 @@ def _writable(column: pa.Array) -> pa.Array:
         return pa.array([None if v is None else _json(v) for v in column.to_pylist()], pa.string())
     if pa.types.is_timestamp(column.type) and column.type.tz is not None:
         column = column.cast(pa.timestamp(column.type.unit))
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        with contextlib.suppress(pa.ArrowInvalid):  # sums are of 128 bits, and fit 64 all but always
+            return column.cast(pa.int64())
     if pa.types.is_decimal(column.type) or pa.types.is_duration(column.type) or pa.types.is_interval(column.type):
         return pa.array([None if v is None else _cell(v) for v in column.to_pylist()], pa.string())
     return column
@@ -135,6 +163,8 @@ def _json(value: object) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
+    if isinstance(value, pa.MonthDayNano):  # a tuple, which JSON would make an array
+        return _plain(value)
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -143,6 +173,9 @@ def _finite(value: Any) -> Any:
 
 
 def _plain(value: object) -> str | float:
+    if isinstance(value, pa.MonthDayNano):
+        parts = (f"{n} {unit}" for n, unit in zip(value[:2], ("months", "days"), strict=True) if n)
+        return " ".join((*parts, str(timedelta(microseconds=value[2] // 1000))))
     if isinstance(value, datetime):
         return value.replace(tzinfo=None).isoformat(sep=" ")
     if isinstance(value, date | time):

@@ -15,24 +15,27 @@ import os
 import re
 import sys
 import tempfile
+import threading
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 import duckdb
+import pyarrow as pa
 
-from analytics.formats import FORMATS, write_csv, write_json, write_parquet, write_table
+from analytics.formats import WRITERS, Writer, write_plan
 from analytics.readonly import check, one_line
 from analytics.store import connect
 from engine.errors import ConfigError, EngineError, StoreError
 from engine.packets import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    import pyarrow as pa
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, Statement
 
 BATCH_ROWS: Final = 50_000
+WITH_ROWS: Final = frozenset({"SELECT", "EXPLAIN", "MULTI"})  # kinds of statements that have a result to show
 VIEWS: Final = (*TABLES, "geo")
 _TABLES: Final = """
 SELECT table_name AS "table", count(*) AS columns FROM information_schema.columns
@@ -71,8 +74,8 @@ def run_query(lake: str | Path, sql: str, fmt: str = "table", output: Path | Non
         ConfigError: the SQL is empty, wrong or not allowed; an unknown format; Parquet onto a terminal.
         StoreError: the lake cannot be read, a segment of it is damaged, or the output cannot be written.
     """
-    if fmt not in FORMATS:
-        raise ConfigError(f"--format {fmt} is unknown; use one of {', '.join(FORMATS)}")
+    if fmt not in WRITERS:
+        raise ConfigError(f"--format {fmt} is unknown; use one of {', '.join(WRITERS)}")
     if fmt == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("--format parquet is not for a terminal; add --output FILE")
     con = open_session(lake)
@@ -97,7 +100,6 @@ def prompt(lake: str | Path) -> None:
             except EngineError as error:
                 print(error, file=sys.stderr)  # noqa: T201
             except KeyboardInterrupt:
-                con.interrupt()
                 print("interrupted", file=sys.stderr)  # noqa: T201
     finally:
         con.close()
@@ -110,28 +112,61 @@ def _run(con: DuckDBPyConnection, sql: str, fmt: str, output: Path | None) -> No
     if not statements:
         raise ConfigError('the SQL is empty; try `engine sql "SELECT count(*) FROM packets"`')
     try:
-        for statement in statements[:-1]:
-            con.execute(statement.query)
-        reader = _reader(con, statements[-1].query)
-        if reader is None:  # CREATE and the like have no result
-            return
-        if output is not None:
-            with _replaced(output) as file:
-                _write(reader, fmt, file)
-            return
-        _to_stdout(reader, fmt)
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
-    except (duckdb.Error, OSError) as error:  # OSError: pyarrow wraps what DuckDB raises between batches
+        _interruptible(con, partial(_execute, con, statements, fmt, output))
+    except (duckdb.Error, OSError, pa.ArrowException) as error:  # Arrow wraps what DuckDB raises between batches
         raise _translated(error, sql, output) from None
 
 
-def _reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader | None:
+def _execute(con: DuckDBPyConnection, statements: list[Statement], fmt: str, output: Path | None) -> None:
+    for statement in statements[:-1]:
+        con.execute(statement.query)
+    last = statements[-1]
+    kind = last.type.name
+    if kind not in WITH_ROWS:
+        con.execute(last.query)
+        return
+    reader = _reader(con, last.query)
+    write = write_plan if fmt == "table" and kind == "EXPLAIN" else WRITERS[fmt]
+    if output is None:
+        _to_stdout(reader, write)
+        return
+    with _replaced(output) as file:
+        write(reader, file)
+
+
+def _interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
+    """Run an action in a thread, so that Ctrl-C is seen: Python handles no signal while DuckDB or Arrow work."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            action()
+        except BaseException as error:  # noqa: BLE001 — it is raised again below, in the caller's thread
+            errors.append(error)
+        finally:
+            done.set()
+
+    done = threading.Event()  # not join(): interrupted once, it takes the thread for ended (Python 3.11)
+    threading.Thread(target=work, name="sql", daemon=True).start()
+    interrupted = False
+    while not done.is_set():
+        try:
+            if interrupted:
+                con.interrupt()  # again and again: between two batches there is nothing to interrupt
+            done.wait(0.1 if interrupted else None)
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    if errors:
+        raise errors[0]
+
+
+def _reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
     """The result as batches. A segment that retention removed between listing and opening is tried once more."""
     for attempt in (1, 2):
         try:
-            relation = con.sql(query)
-            return None if relation is None else relation.to_arrow_reader(BATCH_ROWS)
+            return con.sql(query).to_arrow_reader(BATCH_ROWS)
         except duckdb.IOException as error:
             if attempt == 2 or "No such file" not in str(error):
                 raise
@@ -151,14 +186,10 @@ def _translated(error: Exception, sql: str, output: Path | None) -> EngineError:
     return ConfigError(one_line(error))
 
 
-def _write(reader: pa.RecordBatchReader, fmt: str, file: IO[bytes]) -> None:
-    {"table": write_table, "csv": write_csv, "json": write_json, "parquet": write_parquet}[fmt](reader, file)
-
-
-def _to_stdout(reader: pa.RecordBatchReader, fmt: str) -> None:
+def _to_stdout(reader: pa.RecordBatchReader, write: Writer) -> None:
     sys.stdout.flush()
     try:
-        _write(reader, fmt, sys.stdout.buffer)
+        write(reader, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # `engine sql ... | head` has seen enough. The interpreter flushes stdout once more when it ends.

@@ -63,9 +63,10 @@ def connect(
         # No network, ever, and no extension.
         con.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
         con.execute("SET allow_persistent_secrets = false")
+        con.execute("SET enable_progress_bar = false")  # it would be drawn into the output of `engine sql`
         # Segments never change, so their footers are worth keeping: 3,000 segments count in 25 ms instead of 480.
         con.execute("SET parquet_metadata_cache = true")
-        # DuckDB makes this directory when a query outgrows memory, and removes it; its default is where we were started.
+        # DuckDB makes this directory when a query outgrows memory, and removes it. By default it is in the working one.
         spill = Path(tempfile.gettempdir()) / f"packetlake-spill-{secrets.token_hex(8)}"
         con.execute(f"SET temp_directory = {_text(str(spill))}")
         con.execute("SET TimeZone = 'UTC'")
