@@ -40,7 +40,9 @@ def decode_frames(
 
         flags = f[x.PRESENT]
         if flags & k.HAS_PAYLOAD:
-            flags |= _decode_tunnel(arena, end, f, g, i, short, int_, address)
+            payload_end = f[x.PAYLOAD] + f[x.PAYLOAD_LEN]
+            # The carrier's own end, so that padding behind it is never taken for an inner packet.
+            flags |= _decode_tunnel(arena, min(end, payload_end), f, g, i, short, int_, address)
             start = f[x.PAYLOAD]
             stop = min(end, start + f[x.PAYLOAD_LEN])
             long[k.L_PAYLOAD_LEN, i] = f[x.PAYLOAD_LEN]

@@ -108,7 +108,9 @@ def parse_ipv6(buf, p, end, f):
 
 @helper
 def _skip_extensions(buf, p, end, following, f):
-    """RFC 8200 4: hop-by-hop, routing and destination options, fragment; then AH, which stays the protocol."""
+    """RFC 8200 4: hop-by-hop, routing and destination options, fragment; then AH, which stays the protocol.
+
+    Where the chain is cut off, the protocol is the last one it named."""
     depth = 0
     f[PRESENT] |= HAS_PROTO
     f[PROTO] = following
@@ -123,6 +125,9 @@ def _skip_extensions(buf, p, end, following, f):
         depth += 1
         if depth > MAX_EXTENSIONS:
             f[STATUS] = TOO_DEEP
+            return
+        if p + 8 > f[IP_END]:
+            f[STATUS] = BAD_NETWORK
             return
         if end - p < 8:
             f[STATUS] = TRUNCATED_NETWORK
@@ -153,6 +158,9 @@ def _skip_ah(buf, end, f):
     if f[UPPER] != PROTO_AH or f[LATER_FRAGMENT]:
         return
     p = f[UPPER_AT]
+    if p + 12 > f[IP_END]:
+        f[STATUS] = BAD_NETWORK
+        return
     if end - p < 12:
         f[STATUS] = TRUNCATED_NETWORK
         return

@@ -133,10 +133,13 @@ def _tcp_fields(buf, p, f):
 def _parse_udp(buf, p, end, f):
     """RFC 768. A length of 0 is a jumbogram's or left to offload; a fragment's length is the whole datagram's."""
     if not _parse_ports(buf, p, end, 8, f):
-        if end - p >= 6 and be16(buf, p + 4) >= 8:
-            f[PAYLOAD] = p + 8
-            f[PAYLOAD_LEN] = be16(buf, p + 4) - 8
-            f[PRESENT] |= HAS_PAYLOAD
+        if end - p >= 6 and end < f[IP_END]:
+            length = be16(buf, p + 4)
+            if length == 0 or f[PRESENT] & IS_FRAGMENT:
+                _set_payload(p + 8, f)
+            elif length >= 8 and p + length <= f[IP_END]:
+                _set_payload(p + 8, f)
+                f[PAYLOAD_LEN] = length - 8
         return
     length = be16(buf, p + 4)
     if length == 0 or f[PRESENT] & IS_FRAGMENT:

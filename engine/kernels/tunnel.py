@@ -13,7 +13,7 @@ from engine.constants import (
     PROTO_UDP,
 )
 from engine.jit import be16, helper, u8
-from engine.kernels.fields import DST_PORT, NOTHING, PAYLOAD, PAYLOAD_LEN, PRESENT, SRC_PORT, UPPER
+from engine.kernels.fields import DST_PORT, LATER_FRAGMENT, NOTHING, PAYLOAD, PAYLOAD_LEN, PRESENT, SRC_PORT, UPPER
 from engine.kernels.link import ip_by_version
 from engine.packets import (
     ENCAP_6IN4,
@@ -30,7 +30,7 @@ from engine.packets import (
 @helper
 def find_tunnel(buf, end, f):
     """Look for a tunnel behind the decoded headers. Returns (encap or NOTHING, first inner byte, its EtherType)."""
-    if f[PRESENT] & HAS_PAYLOAD == 0:
+    if f[PRESENT] & HAS_PAYLOAD == 0 or f[LATER_FRAGMENT]:  # the tunnel's header is in the first fragment
         return NOTHING, 0, NOTHING
     p = f[PAYLOAD]
     proto = f[UPPER]
