@@ -1,0 +1,51 @@
+"""How long starting takes, kernels compiled before: `engine --help`, and a replay of one packet to its row in the lake.
+
+    python -m benchmarks.startup
+
+Wall time and CPU time, medians of five; the reference is the bare interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.data import write_pcap
+
+
+def cost(words: list[str]) -> tuple[float, float]:
+    """Median (wall, CPU) seconds of a command."""
+    walls, cpus = [], []
+    for _ in range(5):
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        subprocess.run(words, capture_output=True, check=True)
+        walls.append(time.monotonic() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(walls), statistics.median(cpus)
+
+
+def main() -> None:
+    engine = [sys.executable, "-m", "engine"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_pcap(Path(folder) / "one.pcap", 64, 1)
+        replay = [*engine, "replay", str(path), "--lake", folder + "/lake"]
+        subprocess.run(replay, capture_output=True, check=True)  # compiles when nothing was
+        print(f"seconds, wall and CPU (load {os.getloadavg()[0]:.1f})")
+        for name, words in (
+            ("python -c pass", [sys.executable, "-c", "pass"]),
+            ("engine --help", [*engine, "--help"]),
+            ("engine replay of one packet, start to end", replay),
+        ):
+            wall, cpu = cost(words)
+            print(f"  {name:<44} {wall:5.2f}  {cpu:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
