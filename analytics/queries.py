@@ -29,7 +29,7 @@ MAX_BUCKETS: Final = 181
 SETTLE_S: Final = 1.5  # a row is on disk at most this long after its packet: later buckets are not complete yet
 TOP: Final = 10
 RATE_S: Final = 3  # the rate "now" is that of so many whole seconds
-FIRST_READ_S: Final = 0.4  # of each snapshot, until everything in the window has been counted
+READ_S: Final = 0.4  # how long a snapshot reads before it answers with what is counted so far; the next reads on
 
 SETTINGS: Final[dict[str, Any]] = {  # the capture goes first; nothing is fetched, nothing spills into a directory
     "threads": 1,
@@ -70,10 +70,11 @@ def step_for(range_s: int) -> int:
 class Snapshots:
     """Answers for one lake. Thread-safe: one thread asks the lake, the others wait for its answer."""
 
-    def __init__(self, lake: Path | str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, lake: Path | str, clock: Callable[[], float] = time.time, read_s: float = READ_S) -> None:
         self.lake = Path(lake)
         self.asked = 0  # how often the lake was asked, for the tests and the curious
         self._clock = clock
+        self._read_s = read_s
         self._lock = threading.Lock()
         self._answers: dict[tuple[int, bool], tuple[int, dict[str, Any]]] = {}
         self._con = duckdb.connect(config=SETTINGS)
@@ -96,7 +97,8 @@ class Snapshots:
             second, answer = self._answers.get((range_s, newest), (-1, {}))
             if second != int(now):
                 answer = self._ask(range_s, newest, now)
-                self._answers[range_s, newest] = int(now), answer
+                if answer["loaded"] == 1:
+                    self._answers[range_s, newest] = int(now), answer
             return answer
 
     def _ask(self, range_s: int, newest: bool, now: float) -> dict[str, Any]:
@@ -109,7 +111,7 @@ class Snapshots:
         rollup = self._rollups.get(newest) or Rollup(self._con, "newest" if newest else "live")
         self._rollups[newest] = rollup
         segments = self._packets.within(start, end + 60)
-        loaded = rollup.add(segments, start, FIRST_READ_S)
+        loaded = rollup.add(segments, start, self._read_s)
         rollup.tidy(int(end), KEEP_S)
         self._stats.update(start, now)
         mix = _mix(rollup, start)

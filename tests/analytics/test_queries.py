@@ -52,7 +52,7 @@ def rows(lake: Lake) -> dict[str, np.ndarray]:
 
 
 def at(lake: Lake | Path, now: float = NOW) -> Snapshots:
-    return Snapshots(lake.path if isinstance(lake, Lake) else lake, clock=lambda: now)
+    return Snapshots(lake.path if isinstance(lake, Lake) else lake, clock=lambda: now, read_s=60)
 
 
 def test_snapshot__mix_and_totals_are_exact(lake, rows):
@@ -231,6 +231,18 @@ def test_snapshot__damaged_segment_is_named_and_the_rest_counted(tmp_path):
     snapshot = at(tmp_path).snapshot(300)
     assert snapshot["kpi"]["packets"] == 600
     assert [path for path, _ in snapshot["unreadable"]] == [str(bad)]
+
+
+def test_snapshot__long_read_is_answered_in_parts(lake, rows):
+    snapshots = Snapshots(lake.path, clock=lambda: NOW, read_s=0)
+    first = snapshots.snapshot(300)
+    assert 0 < first["loaded"] < 1
+    assert 0 < first["kpi"]["packets"] < (rows["t"] >= first["start"]).sum()
+    assert first["recent"]["ts"] == at(lake).snapshot(300)["recent"]["ts"]  # the newest come first
+    for _ in range(10):
+        last = snapshots.snapshot(300)
+    assert last["loaded"] == 1
+    assert last["kpi"]["packets"] == (rows["t"] >= first["start"]).sum()
 
 
 def test_snapshot__unfinished_segments_are_invisible(tmp_path):

@@ -29,7 +29,7 @@ class Site:
     def __init__(self, lake: Path, now: float) -> None:
         self.lake = lake
         self.now = now
-        self.snapshots = Snapshots(lake, clock=lambda: self.now)
+        self.snapshots = Snapshots(lake, clock=lambda: self.now, read_s=60)
         server: Any = waitress.create_server(create_app(self.snapshots).server, host="127.0.0.1", port=0, ident=None)
         self.url = f"http://127.0.0.1:{server.effective_port}"
         self.server = server

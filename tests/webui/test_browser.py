@@ -70,7 +70,7 @@ def test_live__pauses_and_resumes(site, open_page, expect):
     page.wait_for_timeout(3_500)
     assert requests == []
     expect(page.locator("#banner")).to_be_hidden()
-    with page.expect_request("**/_dash-update-component", timeout=60_000):
+    with page.expect_request("**/_dash-update-component*", timeout=60_000):
         page.locator("#live").click()
     expect(page.locator("#live")).to_have_attribute("aria-pressed", "true")
 
@@ -89,9 +89,9 @@ def test_stale__is_said_when_nothing_comes(site, open_page, expect):
     page = open_page(site.link())
     expect(page.locator("#recent tbody tr")).to_have_count(60)
     # Answered without content, as by a server that hangs up politely: an abort would be a console error.
-    page.route("**/_dash-update-component", lambda route: route.fulfill(status=204))
+    page.route("**/_dash-update-component*", lambda route: route.fulfill(status=204))
     expect(page.locator("#banner")).to_contain_text("reconnecting")
-    page.unroute("**/_dash-update-component")
+    page.unroute("**/_dash-update-component*")
 
 
 def test_empty__lake_says_how_to_begin(empty_site, open_page, expect):
