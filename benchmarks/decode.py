@@ -101,7 +101,9 @@ def c_entropy(folder: Path) -> Callable[..., None] | None:
     def call(*arrays: np.ndarray) -> None:
         buf, start, end, clog, out = arrays
         pointers = [ctypes.c_void_p(a.ctypes.data) for a in (buf, start, end)]
-        function(*pointers, ctypes.c_int64(len(start)), ctypes.c_void_p(clog.ctypes.data), ctypes.c_void_p(out.ctypes.data))
+        function(
+            *pointers, ctypes.c_int64(len(start)), ctypes.c_void_p(clog.ctypes.data), ctypes.c_void_p(out.ctypes.data)
+        )
 
     return call
 
@@ -157,10 +159,13 @@ def main() -> None:
 
 
 def report(size: int, row: dict[str, float]) -> None:
+    times = row["dpkt_ns"] / row["engine_ns"]
     print(f"{size}-byte frames, CPU ns a frame (load {os.getloadavg()[0]:.1f})")
     print(f"  engine, savefile to decoded batch with entropy  {row['engine_ns']:8.0f}   (goal {TARGET_NS[size]})")
     print(f"    of which reading and walking the records      {row['engine_read_ns']:8.0f}")
-    print(f"  dpkt, read and parse                            {row['dpkt_ns']:8.0f}   {row['dpkt_ns'] / row['engine_ns']:.0f} times ours")
+    print(
+        f"  dpkt, read and parse                            {row['dpkt_ns']:8.0f}   {times:.0f} times ours"
+    )
     print(f"  pypcap API, bare loop                           {row['pypcap_loop_ns']:8.0f}")
     print(f"  entropy alone, our kernel                       {row['entropy_ns']:8.0f}")
     if "entropy_c_ns" in row:

@@ -34,7 +34,21 @@ def capture(wire: netns.Wire, path: Path, rate: str, loops: int) -> tuple[int, i
         batch.arena[:] = 0
         batch.frames[:] = 0
     speed = ["--topspeed"] if rate == "top" else ["--pps", rate]
-    words = ["ip", "netns", "exec", wire.there, "tcpreplay", "-q", "-K", *speed, "--loop", str(loops), "-i", wire.send, str(path)]
+    words = [
+        "ip",
+        "netns",
+        "exec",
+        wire.there,
+        "tcpreplay",
+        "-q",
+        "-K",
+        *speed,
+        "--loop",
+        str(loops),
+        "-i",
+        wire.send,
+        str(path),
+    ]
     sender = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     poller = select.poll()
     poller.register(source.fileno(), select.POLLIN)

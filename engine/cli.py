@@ -1,4 +1,7 @@
-"""The command line, and the one place that knows all packages. Heavy imports happen inside the command that needs them."""
+"""The command line, and the one place that knows all packages.
+
+Heavy imports happen inside the command that needs them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from engine.errors import ConfigError, EngineError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 2 the operator must change something."""
-    # Before numpy and pyarrow are imported: threads of BLAS and of the allocator would start as root and keep its rights.
+    # Before numpy and pyarrow are imported: threads of BLAS and the allocator would start as root and keep its rights.
     os.environ.update(OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
     options = _parser().parse_args(arguments)
     try:
@@ -98,21 +101,21 @@ def _load(options: argparse.Namespace) -> Any:
     from engine.config import load_config
 
     config = load_config(getattr(options, "config", None))
-    get = lambda name: getattr(options, name, None)  # noqa: E731
-    buffer = get("buffer")
+    given = vars(options)
+    interfaces, buffer = given.get("iface"), given.get("buffer")
     return (
         config.override(
             "capture",
-            interfaces=tuple(get("iface")) if get("iface") else None,
-            bpf_filter=get("filter"),
-            snaplen=get("snaplen"),
-            promiscuous=False if get("no_promiscuous") else None,
+            interfaces=tuple(interfaces) if interfaces else None,
+            bpf_filter=given.get("filter"),
+            snaplen=given.get("snaplen"),
+            promiscuous=False if given.get("no_promiscuous") else None,
             buffer_bytes=None if buffer is None else buffer << 20,
-            nanoseconds=False if get("microseconds") else None,
-            driver=get("driver"),
+            nanoseconds=False if given.get("microseconds") else None,
+            driver=given.get("driver"),
         )
-        .override("lake", sensor=get("sensor"), path=str(get("lake")) if get("lake") else None)
-        .override("web", port=get("port"), enabled=False if get("no_dashboard") else None)
+        .override("lake", sensor=given.get("sensor"), path=str(given.get("lake")) if given.get("lake") else None)
+        .override("web", port=given.get("port"), enabled=False if given.get("no_dashboard") else None)
     )
 
 
@@ -205,8 +208,7 @@ def _dashboard(options: argparse.Namespace) -> int:
     if not lake.is_dir():
         raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
     listener = _listen(config.web.port)
-    _, drop = run.become_unprivileged(lake, None)
-    drop()
+    run.become_unprivileged(lake, None)()
     dashboard = _start_dashboard(lake, listener)
     run.say(f"dashboard: {dashboard.link}\nCtrl-C stops")
     return run.serve(dashboard)

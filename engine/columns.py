@@ -33,8 +33,13 @@ class _AddressTable:
         self.generation = 0
 
     def start(self) -> int:
+        """The generation of a new batch: entries of earlier ones no longer count."""
         self.generation += 1
         return self.generation
+
+    def arrays(self) -> tuple[Any, ...]:
+        """What the index kernels take, in their order."""
+        return self.keys, self.tags, self.found, self.entries, self.kinds, self.n
 
     def dictionary(self) -> pa.StringArray:
         """The entries as text; valid until the next batch."""
@@ -66,12 +71,11 @@ class Columns:
     def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
         """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
         n = batch.count
-        for table, index in ((self._ips, kernel.index_ips), (self._macs, kernel.index_macs)):
-            versions = (batch.short[k.S_IP_VERSION],) if table is self._ips else ()
-            index(
-                batch.address, batch.present, *versions, n, batch.int_, table.start(),
-                table.keys, table.tags, table.found, table.entries, table.kinds, table.n,
-            )  # fmt: skip
+        ips, macs = self._ips, self._macs
+        kernel.index_ips(
+            batch.address, batch.present, batch.short[k.S_IP_VERSION], n, batch.int_, ips.start(), *ips.arrays()
+        )  # fmt: skip
+        kernel.index_macs(batch.address, batch.present, n, batch.int_, macs.start(), *macs.arrays())
         kernel.pack_bits(batch.present, n, self._bits, self._counts)
         self._dictionaries = {"ip": self._ips.dictionary(), "mac": self._macs.dictionary()}
         arrays = [self._array(c, batch, n) for c in k.PACKETS if not c.reserved]
@@ -92,7 +96,8 @@ class Columns:
         elif column.storage == "float":
             data = batch.entropy
         else:
-            data = {"short": batch.short, "int": batch.int_, "long": batch.long}[column.storage][column.index]
+            matrices: dict[str, Any] = {"short": batch.short, "int": batch.int_, "long": batch.long}
+            data = matrices[column.storage][column.index]
         storage = kind.index_type if pa.types.is_dictionary(kind) else kind
         array = pa.Array.from_buffers(storage, n, [validity, pa.py_buffer(data)], null_count=nulls)
         if storage is kind:

@@ -32,6 +32,16 @@ class SourceTotals(SourceCounters):
     def own_drops(self) -> int:
         return self.drop_unread_at_stop + self.drop_not_written
 
+    @property
+    def drops(self) -> dict[str, int]:
+        """All drops by cause, in words, for the summary."""
+        return {
+            "kernel": self.kernel_drops,
+            "interface": self.interface_drops,
+            "unread at stop": self.drop_unread_at_stop,
+            "not written": self.drop_not_written,
+        }
+
     def add(self, other: SourceTotals) -> None:
         """Add every counter of another."""
         for name in TOTAL_FIELDS:

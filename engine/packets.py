@@ -182,7 +182,7 @@ OWN_DROPS: Final = tuple(c.name for c in CAPTURE_STATS if c.name.startswith("dro
 
 ADDRESSES: Final[tuple[Column, ...]] = (
     Column("ip", "text", "", "An address seen in src_ip, dst_ip, inner or ARP columns", "decoder"),
-    Column("first_seen", "timestamp", "UTC", "First packet of this run with it; an address may repeat between runs", "decoder"),
+    Column("first_seen", "timestamp", "UTC", "Start of the batch in which this run first saw it; an address may repeat between runs", "decoder"),
 )
 
 TABLES: Final = {"packets": PACKETS, "capture_stats": CAPTURE_STATS, "addresses": ADDRESSES}

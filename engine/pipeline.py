@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from engine.capture.pacing import Pace
 from engine.capture.savefile import SavefileSource
@@ -266,13 +266,3 @@ class Pipeline:
                 self._hand_on(source.name)
             self._observe(source)
             source.close()
-
-
-def drop_report(totals: SourceTotals) -> dict[str, Any]:
-    """The drops by cause, for the summary."""
-    return {
-        "kernel": totals.kernel_drops,
-        "interface": totals.interface_drops,
-        "unread at stop": totals.drop_unread_at_stop,
-        "not written": totals.drop_not_written,
-    }

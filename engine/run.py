@@ -49,8 +49,8 @@ class Dashboard:
             self.process.wait(timeout=3)
 
 
-def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ()) -> tuple[Any, Callable[[], None]]:
-    """Choose the account and prepare the lake for it. Returns the account and what gives up all rights."""
+def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ()) -> Callable[[], None]:
+    """Choose the account and prepare the lake for it. Returns what gives up all rights."""
     readable = [Path(f) for f in files if Path(f).exists()]
     account = privileges.choose_account(user, (*privileges.runtime_paths(), *readable), lake)
     privileges.prepare_lake(lake, account)
@@ -62,7 +62,7 @@ def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ())
         if rights:
             say(line)
 
-    return account, drop
+    return drop
 
 
 def warm_up() -> None:
@@ -88,10 +88,8 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
         else:
             generated = True
             lake = lake.with_name(lake.name + "-generated")
-            say(
-                "no right to capture here (run with sudo, or give Python CAP_NET_RAW): showing generated traffic instead"
-            )
-    account, drop = become_unprivileged(lake, user)
+            say("no right to capture here (run with sudo, or grant CAP_NET_RAW): showing generated traffic instead")
+    drop = become_unprivileged(lake, user)
     warm_up()
     from engine.capture.pacing import Pace
     from engine.capture.savefile import SavefileSource
@@ -148,7 +146,7 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
     from engine.capture.pacing import Pace
 
     pace = Pace(speed)
-    _, drop = become_unprivileged(lake, user, files)
+    drop = become_unprivileged(lake, user, files)
     warm_up()
     from engine.capture.savefile import SavefileSource
     from engine.pipeline import Pipeline
@@ -210,11 +208,9 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path)
     rate = rows / elapsed_s if elapsed_s else 0.0
     say(f"{rows:,} packets, {volume:,} bytes on the wire in {elapsed_s:.1f} s: {rate:,.0f} packets/s")
     for name, t in totals.items():
-        say(
-            f"  {name}: received {t.received:,}; drops: kernel {t.kernel_drops:,}, interface {t.interface_drops:,}, "
-            f"unread at stop {t.drop_unread_at_stop:,}, not written {t.drop_not_written:,}; undecodable {t.undecodable:,}"
-        )
-    say(f'lake: {lake}   (engine sql --lake {lake} "SELECT * FROM packets LIMIT 10")')
+        drops = ", ".join(f"{cause} {count:,}" for cause, count in t.drops.items())
+        say(f"  {name}: received {t.received:,}; drops: {drops}; undecodable {t.undecodable:,}")
+    say(f"lake: {lake}   (to query it: engine sql --lake {lake})")
 
 
 def serve(dashboard: Dashboard) -> int:

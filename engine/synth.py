@@ -9,16 +9,17 @@ from __future__ import annotations
 import ipaddress
 import struct
 import time
+from collections.abc import Sequence
 
 import dpkt
 import numpy as np
 
 _CLIENTS = [f"10.20.{i // 8}.{10 + i % 8}" for i in range(24)]
-_SERVERS = """
-1.1.1.1 8.8.8.8 9.9.9.9 151.101.1.69 140.82.121.4 104.16.132.229 13.107.42.14 52.95.110.1
-185.199.108.153 91.198.174.192 203.119.101.61 200.160.2.3 196.216.2.6 17.253.144.10
-""".split()
-_SERVERS6 = ["2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe"]
+_SERVERS = (
+    "1.1.1.1", "8.8.8.8", "9.9.9.9", "151.101.1.69", "140.82.121.4", "104.16.132.229", "13.107.42.14", "52.95.110.1",
+    "185.199.108.153", "91.198.174.192", "203.119.101.61", "200.160.2.3", "196.216.2.6", "17.253.144.10",
+)  # fmt: skip
+_SERVERS6 = ("2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe")
 _GATEWAY = b"\x02\x00\x00\x00\x00\x01"
 _FILE_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, 1)
 
@@ -55,7 +56,7 @@ class GeneratedCapture:
             records.append(struct.pack("<IIII", ts // 10**9, ts % 10**9, len(frame), len(frame)) + frame)
         return b"".join(records)
 
-    def _pick(self, values: list[str]) -> str:
+    def _pick(self, values: Sequence[str]) -> str:
         """One of the values, the first ones more often."""
         return values[min(int(self._random.exponential(len(values) / 4)), len(values) - 1)]
 

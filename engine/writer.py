@@ -173,7 +173,7 @@ def run_name() -> str:
 
 
 def init_lake(lake: Path) -> None:
-    """Make the lake readable from the first moment: views need a file to begin with, so each table gets one without rows.
+    """Make the lake readable from the first moment: each table gets a segment without rows, since views need a file.
 
     Raises StoreError when it cannot be created or written.
     """

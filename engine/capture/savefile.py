@@ -87,7 +87,7 @@ class SavefileSource:
         """The first `n` bytes of the file, kept for the walker. For `open` only."""
         while len(self._tail) < n:
             chunk = np.empty(n - len(self._tail), np.uint8)
-            got = self._stream_into(memoryview(chunk))
+            got = self._stream_into(chunk.data)
             if got == 0:
                 raise TruncatedFile(f"savefile {self._label} ends inside its header; it holds no frames")
             if got > 0:
@@ -173,12 +173,13 @@ class SavefileSource:
                     start += self._taken
                     continue
                 if reason == walk.BAD_RECORD:
+                    whole = self._base + batch.count
                     raise CorruptFile(
-                        f"savefile {self._label} is damaged after frame {self._base + batch.count}; frames before that were read"
+                        f"savefile {self._label} is damaged after frame {whole}; the frames before were read"
                     )
                 if len(arena) - stop < _CHUNK:
                     return ReadResult.FULL
-                got = self._stream_into(memoryview(arena)[stop : stop + _CHUNK])
+                got = self._stream_into(arena.data[stop : stop + _CHUNK])
                 if got < 0:
                     return ReadResult.IDLE
                 if got == 0:
@@ -275,7 +276,7 @@ class SavefileSource:
             at += 4 + (length + 3 & ~3)
         if exponent > (28 if power_of_10 else 63):  # finer than 64 bits can scale: every time would be 0
             raise CorruptFile(
-                f"savefile {self._label} has an interface with timestamp resolution {exponent}; up to 10^-28 can be read"
+                f"savefile {self._label} has an interface with timestamp resolution {exponent}; at most 28 can be read"
             )
         row = np.array([[link_type], [snaplen], [power_of_10], [exponent], [offset]], np.int64)
         self._interfaces = np.ascontiguousarray(np.hstack([self._interfaces, row]))

@@ -157,7 +157,7 @@ def _store(f, flags, i, short, int_, long, address):
         address[k.A_ARP_DST, i] = f[x.ARP_DST]
 
 
-def scratch():
+def scratch() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What `decode_frames` needs besides batches: (f, g, histogram, totals)."""
     return (
         np.zeros(x.N_FIELDS, np.int64),

@@ -12,7 +12,7 @@ _SMALL = 384
 N_LOG = 4096  # counts below this are looked up
 
 
-def log_tables():
+def log_tables() -> np.ndarray:
     """float64[2, N_LOG]: row 0 c * log2(c), row 1 its increase from c to c + 1."""
     c = np.arange(N_LOG + 1, dtype=np.float64)
     x = np.zeros(N_LOG + 1)

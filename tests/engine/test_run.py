@@ -88,7 +88,9 @@ def start(wire: Wire, lake: Path, *words: str) -> Running:
 def stats(lake: Path) -> dict[str, int]:
     with analytics.connect(lake) as con:
         names = "received, rows, kernel_drops, drop_unread_at_stop, drop_not_written"
-        row = con.execute("SELECT " + ", ".join(f"sum({n.strip()})::BIGINT" for n in names.split(",")) + " FROM capture_stats")
+        row = con.execute(
+            "SELECT " + ", ".join(f"sum({n.strip()})::BIGINT" for n in names.split(",")) + " FROM capture_stats"
+        )
         return dict(zip([n.strip() for n in names.split(",")], row.fetchone() or (), strict=True))
 
 
@@ -109,15 +111,21 @@ def test_run__live_rows_equal_offline_rows(wire: Wire, tmp_path: Path, traffic: 
         offline = str(tmp_path / "offline" / "packets" / "*" / "*" / "*" / "*.parquet")
         con.execute(f"CREATE VIEW offline AS SELECT * FROM read_parquet('{offline}', hive_partitioning = false)")
         # entropy of empty payloads is NULL on both sides; EXCEPT ALL treats NULLs as equal.
-        live_columns = [c[0] for c in con.execute("DESCRIBE offline").fetchall() if c[0] not in ("ts", "ts_nanos", "source")]
+        live_columns = [
+            c[0] for c in con.execute("DESCRIBE offline").fetchall() if c[0] not in ("ts", "ts_nanos", "source")
+        ]
         names = ", ".join(live_columns)
         for one, other in (("packets", "offline"), ("offline", "packets")):
-            differing = con.execute(f"SELECT count(*) FROM (SELECT {names} FROM {one} EXCEPT ALL SELECT {names} FROM {other})")
+            differing = con.execute(
+                f"SELECT count(*) FROM (SELECT {names} FROM {one} EXCEPT ALL SELECT {names} FROM {other})"
+            )
             assert differing.fetchone() == (0,)
 
 
 @pytest.mark.timeout(300)
-def test_run__under_overload_every_frame_is_a_row_or_a_counted_drop(wire: Wire, tmp_path: Path, traffic: tuple[Path, int]) -> None:
+def test_run__under_overload_every_frame_is_a_row_or_a_counted_drop(
+    wire: Wire, tmp_path: Path, traffic: tuple[Path, int]
+) -> None:
     path, count = traffic
     running = start(wire, tmp_path / "lake", "--buffer", "1")
     running.process.send_signal(signal.SIGSTOP)  # the engine stands still: a 1 MiB buffer overflows at once
@@ -151,7 +159,21 @@ def test_run__stops_within_5_s_with_a_summary(wire: Wire, tmp_path: Path, traffi
 
 
 def background_traffic(wire: Wire, path: Path, pps: int) -> subprocess.Popen[bytes]:
-    words = ["ip", "netns", "exec", wire.there, "tcpreplay", "-q", "-K", "--loop", "50", "--pps", str(pps), "-i", wire.send]
+    words = [
+        "ip",
+        "netns",
+        "exec",
+        wire.there,
+        "tcpreplay",
+        "-q",
+        "-K",
+        "--loop",
+        "50",
+        "--pps",
+        str(pps),
+        "-i",
+        wire.send,
+    ]
     return subprocess.Popen([*words, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -162,7 +184,7 @@ def _poll(lake: str, seconds: float, result: Any) -> None:
         while time.monotonic() < deadline:
             try:
                 now = con.execute("SELECT count(*), count(DISTINCT src_ip) FROM packets WHERE proto = 6").fetchone()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 — whatever it is fails the test
                 problems.append(str(error))
                 break
             if now[0] < seen:
@@ -172,7 +194,9 @@ def _poll(lake: str, seconds: float, result: Any) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_run__two_processes_and_the_dashboard_read_while_it_captures(wire: Wire, tmp_path: Path, traffic: tuple[Path, int]) -> None:
+def test_run__two_processes_and_the_dashboard_read_while_it_captures(
+    wire: Wire, tmp_path: Path, traffic: tuple[Path, int]
+) -> None:
     from analytics.queries import Snapshots
 
     lake = tmp_path / "lake"
@@ -216,7 +240,9 @@ def test_run__kill_9_at_random_moments_loses_at_most_2_s(wire: Wire, tmp_path: P
                 running.kill()
                 lake = running.log.with_suffix("")
                 with analytics.connect(lake) as con:
-                    last = con.execute("SELECT epoch(max(ts)), count(*), count(DISTINCT frame_no) FROM packets").fetchone()
+                    last = con.execute(
+                        "SELECT epoch(max(ts)), count(*), count(DISTINCT frame_no) FROM packets"
+                    ).fetchone()
                 assert last is not None
                 assert last[1] == last[2] > 0
                 worst = max(worst, killed - last[0])
