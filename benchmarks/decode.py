@@ -163,9 +163,7 @@ def report(size: int, row: dict[str, float]) -> None:
     print(f"{size}-byte frames, CPU ns a frame (load {os.getloadavg()[0]:.1f})")
     print(f"  engine, savefile to decoded batch with entropy  {row['engine_ns']:8.0f}   (goal {TARGET_NS[size]})")
     print(f"    of which reading and walking the records      {row['engine_read_ns']:8.0f}")
-    print(
-        f"  dpkt, read and parse                            {row['dpkt_ns']:8.0f}   {times:.0f} times ours"
-    )
+    print(f"  dpkt, read and parse                            {row['dpkt_ns']:8.0f}   {times:.0f} times ours")
     print(f"  pypcap API, bare loop                           {row['pypcap_loop_ns']:8.0f}")
     print(f"  entropy alone, our kernel                       {row['entropy_ns']:8.0f}")
     if "entropy_c_ns" in row:
