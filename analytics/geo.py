@@ -3,8 +3,8 @@
     SELECT g.country, sum(p.wirelen) FROM packets p JOIN geo g ON g.ip = p.dst_ip GROUP BY 1
 
 One row per distinct address of `addresses`, live like every view. The lookup is a function that DuckDB calls with
-2,048 addresses at a time. It belongs to a `Locator`, which must never refer to a connection: the connection refers to
-it, and such a cycle is never freed, which DuckDB's bindings report on stderr when the interpreter ends.
+2,048 addresses at a time. It must never refer to a connection: the connection refers to it, and such a cycle is never
+freed, which DuckDB's bindings report on stderr when the interpreter ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,12 @@ from analytics.countries import COUNTRIES
 from analytics.geoip import Settings, open_database, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from duckdb import DuckDBPyConnection
     from maxminddb import Reader
 
-REMEMBERED: Final = 500_000  # addresses per connection (about 200 bytes each); one more and all are looked up anew
+REMEMBERED: Final = 500_000  # addresses per lake (about 400 bytes each); with more than that, all are looked up anew
 CHECK_S: Final = 1.0  # how old the knowledge of which database is in use may be
 
 FIELDS: Final = pa.struct({
@@ -49,9 +50,18 @@ Row = tuple[Any, ...]
 
 def register(con: DuckDBPyConnection, lake: Path) -> None:
     """Give a connection (and its cursors) the view `geo`. The view `addresses` must exist."""
-    locator = Locator(lake)
-    con.create_function("_geo", locator.locate, ["VARCHAR"], _SQL_TYPE, type=PythonUDFType.ARROW)
+    con.create_function("_geo", _locate(lake), ["VARCHAR"], _SQL_TYPE, type=PythonUDFType.ARROW)
     con.execute(_VIEW)
+
+
+@cache
+def _locate(lake: Path) -> Callable[[pa.Array], pa.StructArray]:
+    """The lookup of a lake, the same for all connections of this process, and never freed.
+
+    Never, because DuckDB calls it from every cursor, but only the connection that registered it keeps it alive: a
+    cursor that outlives that connection would call freed memory.
+    """
+    return Locator(lake).locate
 
 
 class Locator:

@@ -100,7 +100,9 @@ def lock(
     con.execute(f"SET threads = {int(threads or UNTRUSTED_THREADS)}")
     con.execute(f"SET memory_limit = {_text(memory_limit or UNTRUSTED_MEMORY)}")
     con.execute("SET python_enable_replacements = false")  # names of tables must never find our variables
-    con.execute(f"SET allowed_directories = [{', '.join(_text(f'{r}/') for r in roots)}]")
+    # DuckDB compares patterns as they are written, and then the files they match.
+    allowed = {f"{name}/" for r in roots for name in (str(r), _escaped(r))}
+    con.execute(f"SET allowed_directories = [{', '.join(map(_text, sorted(allowed)))}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
 
@@ -144,12 +146,16 @@ def view_sql(table: str, root: Path) -> str:
         "TRY_CAST(split_part(split_part(filename, '/', -3), '=', 2) AS DATE) AS date",
         "TRY_CAST(split_part(split_part(filename, '/', -2), '=', 2) AS INTEGER) AS hour",
     ]
-    # `[`, `*` and `?` of a directory's name are not patterns.
-    pattern = re.sub(r"([\[*?])", r"[\1]", str(base)) + "/" + segments
+    pattern = f"{_escaped(base)}/{segments}"
     return (
         f"CREATE OR REPLACE VIEW {table} AS SELECT {', '.join(shown)} "  # noqa: S608 — names are ours, texts are quoted
         f"FROM read_parquet({_text(pattern)}, filename = true, schema = MAP {{{schema}}})"
     )
+
+
+def _escaped(path: Path) -> str:
+    """The path as part of a pattern: `[`, `*` and `?` in a directory's name are no pattern."""
+    return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
 def _has_segment(base: Path) -> bool:
