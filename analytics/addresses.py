@@ -6,6 +6,8 @@ import ipaddress
 from bisect import bisect_right
 from typing import Final
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 # Source: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890 and updates), RFC 5771, RFC 4291.
 # Within a family, a later entry lies inside an earlier one or beside it.
 _NETS: Final = {
@@ -68,15 +70,20 @@ def _boundaries(family: int) -> tuple[list[int], list[str]]:
 _BOUNDARIES: Final = {family: _boundaries(family) for family in _NETS}
 
 
-def scope(ip: str) -> str | None:
-    """public, private, shared, loopback, link_local, multicast, broadcast, documentation, benchmarking, unspecified
-    or reserved; None for text that is no address. An IPv4 address inside an IPv6 one (::ffff:0:0/96) counts itself.
-    """
+def parse(ip: str) -> Address | None:
+    """The address that text is; of an IPv4 address inside an IPv6 one (::ffff:0:0/96), the IPv4 one. None for others."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+        return address.ipv4_mapped
+    return address
+
+
+def scope(address: Address) -> str:
+    """public, private, shared, loopback, link_local, multicast, broadcast, documentation, benchmarking, unspecified
+    or reserved.
+    """
     starts, kinds = _BOUNDARIES[address.version]
     return kinds[bisect_right(starts, int(address)) - 1]

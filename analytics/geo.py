@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
-from analytics.addresses import scope
+from analytics.addresses import Address, parse, scope
 from analytics.countries import COUNTRIES
 from analytics.geoip import Settings, open_database, read_settings
 
@@ -94,18 +94,18 @@ class Locator:
         return pa.StructArray.from_arrays(arrays, fields=list(FIELDS))
 
     def _look_up(self, ip: str) -> Row:
-        label = scope(ip)
+        address = parse(ip)
         record: dict[str, Any] = {}
-        if label is not None:
+        if address is not None:
             for reader in self._readers:
-                record.update(self._ask(reader, ip))
-        row = (label, *fields_of(record))
+                record.update(self._ask(reader, address))
+        row = (scope(address) if address is not None else None, *fields_of(record))
         self._known[ip] = row
         return row
 
-    def _ask(self, reader: Reader, ip: str) -> Mapping[str, Any]:
+    def _ask(self, reader: Reader, address: Address) -> Mapping[str, Any]:
         try:
-            found = reader.get(ip)
+            found = reader.get(address)
         except ValueError:  # an IPv6 address in a database of IPv4 only
             return {}
         except Exception as error:  # noqa: BLE001 — a damaged database raises what its reader happened to trip over
