@@ -71,7 +71,7 @@ _BOUNDARIES: Final = {family: _boundaries(family) for family in _NETS}
 
 
 def parse(ip: str) -> Address | None:
-    """The address that text is; of an IPv4 address inside an IPv6 one (::ffff:0:0/96), the IPv4 one. None for others."""
+    """The address a text is, else None. An IPv4 address inside an IPv6 one (::ffff:0:0/96) counts as itself."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:

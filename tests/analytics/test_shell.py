@@ -25,7 +25,10 @@ from engine.errors import ConfigError, StoreError
 from tests.analytics.small_lake import make_lake, segment
 
 RUN = "import sys; from analytics.shell import run_query; run_query(sys.argv[1], sys.argv[2], sys.argv[3])"
-PROMPT = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from analytics.shell import prompt; prompt(sys.argv[1])"
+PROMPT = (
+    "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "from analytics.shell import prompt; prompt(sys.argv[1])"
+)
 LONG = "SELECT count(*) FROM range(1000000000000) t(a) WHERE hash(a) % 7 = 9"
 
 
