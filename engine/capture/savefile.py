@@ -230,7 +230,8 @@ class SavefileSource:
                 return False
             self._begin_section(head)
         size = struct.unpack_from(">I" if self._swapped else "<I", head, 4)[0]
-        if size < 12 or size % 4 or (kind == 1 and size > MAX_CAPLEN):
+        least = 28 if kind == PCAPNG_BLOCK_SHB else 20
+        if size < least or size % 4 or (kind == 1 and size > MAX_CAPLEN):
             raise CorruptFile(
                 f"savefile {self._label} is damaged: a pcapng block of {size} bytes; frames before that were read"
             )

@@ -24,16 +24,31 @@ class ByteStream(Protocol):
 
 
 class _PlainStream:
-    """A file or pipe, read without waiting for more than is there."""
+    """A file or pipe, read without waiting for more than is there.
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    `buffered` bytes were read ahead to look at the head. They come first and at once, since a pipe that goes quiet
+    after them is not readable; what follows is read past the buffer.
+    """
+
+    def __init__(self, file: io.BufferedReader, buffered: int, name: str) -> None:
         self._file = file
         self._waits = not file.seekable()
+        self._buffered = buffered
+        self._name = name
 
     def readinto(self, target: memoryview) -> int:
-        if self._waits and not select.select([self._file], [], [], 0.05)[0]:
-            return -1
-        return self._file.readinto1(target)
+        try:
+            if self._buffered:
+                got = self._file.readinto(target[: self._buffered])
+                self._buffered -= got
+                return got
+            if self._waits and not select.select([self._file], [], [], 0.05)[0]:
+                return -1
+            got = self._file.raw.readinto(target)
+            return -1 if got is None else got
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise CaptureError(f"savefile {self._name} cannot be read further: {reason}; check its disk") from None
 
     def close(self) -> None:
         self._file.close()
@@ -63,21 +78,25 @@ class _CompressedStream:
 
 def open_stream(name: str) -> ByteStream:
     """Open a path, or `-` for standard input. Raises CaptureError when it cannot be opened, CorruptFile when empty."""
+    if name == STDIN and (sys.stdin is None or sys.stdin.isatty()):
+        what = "closed" if sys.stdin is None else "a terminal"
+        raise CaptureError(
+            f"standard input is {what}; pipe a savefile into it, for example: tcpdump -w - | engine replay -"
+        )
+    file: Any = None
     try:
         file = sys.stdin.buffer if name == STDIN else open(name, "rb")  # noqa: SIM115 — closed by the stream
-        head = file.peek(4)[:4]  # type: ignore[union-attr]
+        head = file.peek(4)
     except OSError as error:
+        if file is not None:
+            file.close()
         raise CaptureError(
             f"savefile {name}: {(error.strerror or str(error)).lower()}; give a readable pcap or pcapng file"
         ) from None
     if not head:
+        file.close()
         raise CorruptFile(f"savefile {name} is empty; give a pcap or pcapng file")
-    reader: Any = file
-    if name == STDIN and sys.stdin.isatty():
-        raise CaptureError(
-            "standard input is a terminal; pipe a savefile into it, for example: tcpdump -w - | engine replay -"
-        )
     for magic, codec in _COMPRESSED:
         if head.startswith(magic):
-            return _CompressedStream(reader, codec, name)
-    return _PlainStream(reader)
+            return _CompressedStream(file, codec, name)
+    return _PlainStream(file, len(head), name)
