@@ -141,10 +141,11 @@ def view_sql(table: str, root: Path) -> str:
     )
     shown = [f"CAST(NULL AS {SQL_TYPES[c.type]}) AS {c.name}" if c.reserved else f'"{c.name}"' for c in columns]
     # Not DuckDB's own hive_partitioning: it excludes a given schema, and then planning opens every segment.
+    # A condition is evaluated once per segment, about 10 us a function: so substr() past `sensor=`, `date=`, `hour=`.
     shown += [
-        "split_part(split_part(filename, '/', -4), '=', 2) AS sensor",
-        "TRY_CAST(split_part(split_part(filename, '/', -3), '=', 2) AS DATE) AS date",
-        "TRY_CAST(split_part(split_part(filename, '/', -2), '=', 2) AS INTEGER) AS hour",
+        "substr(split_part(filename, '/', -4), 8) AS sensor",
+        "TRY_CAST(substr(split_part(filename, '/', -3), 6) AS DATE) AS date",
+        "TRY_CAST(substr(split_part(filename, '/', -2), 6) AS INTEGER) AS hour",
     ]
     pattern = f"{_escaped(base)}/{segments}"
     return (
