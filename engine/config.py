@@ -5,6 +5,7 @@ Order of precedence: defaults, then the TOML file, then command-line flags. `eng
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -102,7 +103,7 @@ def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML escapes as JSON does
     return repr(value)
 
 
