@@ -39,9 +39,9 @@ class _PlainStream:
     def readinto(self, target: memoryview) -> int:
         try:
             if self._buffered:
-                got = self._file.readinto(target[: self._buffered])
-                self._buffered -= got
-                return got
+                ahead = self._file.readinto(target[: self._buffered])
+                self._buffered -= ahead
+                return ahead
             if self._waits and not select.select([self._file], [], [], 0.05)[0]:
                 return -1
             got = self._file.raw.readinto(target)
