@@ -240,13 +240,14 @@ def _geoip(options: argparse.Namespace) -> int:
 
     lake = _lake_path(_load(options))
     if options.action == "install":
-        print(geoip.install(lake, options.url))  # noqa: T201
+        geoip.install(lake, options.url)
     elif options.action == "use":
         if not options.path:
             raise ConfigError("engine geoip use needs the PATH of a MaxMind-format database")
-        print(geoip.use(lake, options.path))  # noqa: T201
-    else:
-        print(geoip.status(lake))  # noqa: T201
+        geoip.use(lake, options.path)
+    for name, value in geoip.status(lake).items():
+        if value:
+            print(f"{name.replace('_', ' ')}: {value}")  # noqa: T201
     return 0
 
 

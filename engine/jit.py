@@ -24,6 +24,7 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic
 
 _ENGINE = Path(__file__).parent
+_COMPLETE = "complete"
 _KEEP_CACHES = 3  # older builds' directories are removed
 
 
@@ -78,8 +79,14 @@ if CACHE_DIR is not None:
 
 
 def cache_is_warm() -> bool:
-    """True when kernels of this build were compiled before."""
-    return CACHE_DIR is not None and any(CACHE_DIR.rglob("*.nbi"))
+    """True when all kernels of this build were compiled before."""
+    return CACHE_DIR is not None and (CACHE_DIR / _COMPLETE).exists()
+
+
+def mark_warm() -> None:
+    """Remember that all kernels are in the cache."""
+    if CACHE_DIR is not None:
+        (CACHE_DIR / _COMPLETE).touch()
 
 
 def kernel(function: Any) -> Any:

@@ -80,6 +80,7 @@ def warm_up() -> None:
 
 def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Callable[[Path], Dashboard] | None) -> int:
     """Capture until a signal comes. Without the right to capture, and no interface named, show generated traffic."""
+    on_signals(_leave_at_once)
     names = config.capture.interfaces
     generated = False
     if not names:
@@ -145,6 +146,7 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
     """Run savefiles through the engine. Exit code 2 when one of them was refused."""
     from engine.capture.pacing import Pace
 
+    on_signals(_leave_at_once)
     pace = Pace(speed)
     drop = become_unprivileged(lake, user, files)
     warm_up()
@@ -159,6 +161,18 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
     return _finish(pipeline, lake, Dashboard(None, ""))
 
 
+def _leave_at_once(_number: int, _frame: object) -> None:
+    """A signal before the first frame. There is nothing to save, and compiling would swallow an exception."""
+    say("stopped before the capture began")
+    os._exit(0)
+
+
+def on_signals(handler: Callable[[int, Any], None]) -> None:
+    """Have the signals that end a run handled by `handler`."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
 def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
     """Wait for the end or a signal, stop in order, print the summary."""
     stopping: list[int] = []
@@ -167,20 +181,16 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
         stopping.append(number)
         pipeline.stop()
 
-    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    on_signals(on_signal)
     started = time.monotonic()
-    try:
-        ended = False
-        while not ended and not stopping:
-            ended = pipeline.wait(0.2)
-            dashboard.check()
-            _progress(pipeline.totals, time.monotonic() - started)
-        if not ended and not pipeline.wait(4.0):
-            raise CaptureError("the engine did not stop within 4 s; segments published before are complete")
-        print_summary(pipeline.totals, time.monotonic() - started, lake)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    ended = False
+    while not ended and not stopping:
+        ended = pipeline.wait(0.2)
+        dashboard.check()
+        _progress(pipeline.totals, time.monotonic() - started)
+    if not ended and not pipeline.wait(4.0):
+        raise CaptureError("the engine did not stop within 4 s; segments published before are complete")
+    print_summary(pipeline.totals, time.monotonic() - started, lake)
     return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
 
 
@@ -216,8 +226,7 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path)
 def serve(dashboard: Dashboard) -> int:
     """Wait for the dashboard's end or a signal."""
     stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda n, _: stopping.append(n))
+    on_signals(lambda number, _: stopping.append(number))
     while not stopping and dashboard.process.poll() is None:
         time.sleep(0.1)
     code = dashboard.process.poll()

@@ -8,7 +8,7 @@ from engine.capture.bpf import compile_filter
 from engine.columns import Columns
 from engine.constants import LINKTYPE_ETHERNET, MAX_CAPLEN
 from engine.decode import Decoder
-from engine.jit import cache_is_warm
+from engine.jit import cache_is_warm, mark_warm
 from engine.kernels import walk
 from engine.packets import N_FRAME, FrameBatch, PacketBatch
 
@@ -28,3 +28,4 @@ def warm_up() -> None:
     program = compile_filter("ip", LINKTYPE_ETHERNET, MAX_CAPLEN)
     program.apply(frames)
     program.close()
+    mark_warm()

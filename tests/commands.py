@@ -22,10 +22,11 @@ def engine(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[st
 class Running:
     """An `engine run` in the background; standard error goes to a file that `wait_for` watches."""
 
-    def __init__(self, prefix: Sequence[str], words: Sequence[str | Path], log: Path) -> None:
+    def __init__(self, prefix: Sequence[str], words: Sequence[str | Path], log: Path, **options: Any) -> None:
         self.log = log
         with log.open("w") as file:
-            self.process = subprocess.Popen([*prefix, *ENGINE, *map(str, words)], stderr=file, stdout=file, cwd=ROOT)
+            command = [*prefix, *ENGINE, *map(str, words)]
+            self.process = subprocess.Popen(command, stderr=file, stdout=file, cwd=ROOT, **options)
 
     def wait_for(self, text: str, timeout_s: float = 90) -> str:
         """Everything said so far, once `text` was."""

@@ -6,16 +6,18 @@ import argparse
 import os
 import re
 import resource
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from engine.cli import _parser
 from tests.builders import ethernet, ipv4, udp
-from tests.commands import ROOT, engine
+from tests.commands import ROOT, Running, engine
 from tests.savefiles import pcap_bytes
 
 
@@ -162,3 +164,13 @@ def test_replay__full_disk_is_one_line_and_keeps_what_was_published(tmp_path: Pa
         assert shown.returncode == 0, shown.stderr
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_replay__a_signal_while_kernels_compile_ends_it_at_once(tmp_path: Path, savefile: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    running = Running([], ["replay", savefile, "--lake", tmp_path / "lake"], tmp_path / "log", env=environment)
+    running.wait_for("compiling the kernels")
+    began = time.monotonic()
+    assert running.stop(signal.SIGINT) == 0
+    assert time.monotonic() - began < 5
+    assert "stopped before" in running.log.read_text()
