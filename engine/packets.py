@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-ROWS_PER_BATCH: Final = 32_768
+# Not a power of two: columns would then lie a multiple of 4096 bytes apart and evict each other from the first-level
+# cache while a row is stored (150 instead of 140 ns a frame).
+ROWS_PER_BATCH: Final = 32_800
 ARENA_BYTES: Final = 8 << 20
 
 # --- validity groups (bits of PacketBatch.present) -------------------------------------------------------------
