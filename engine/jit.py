@@ -190,20 +190,19 @@ def call_int3(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
 
 def _checked_loads() -> tuple[Any, Any, Any, Any]:
     """Byte loads through array indexing: for runs without the compiler and for NUMBA_BOUNDSCHECK=1."""
+    int64: Any = np.int64  # numpy's own annotations of << differ between its versions
 
     @helper
     def u8(buf: Any, at: Any) -> Any:
-        return np.int64(buf[at])
+        return int64(buf[at])
 
     @helper
     def be16(buf: Any, at: Any) -> Any:
-        return np.int64(buf[at]) << 8 | np.int64(buf[at + 1])
+        return int64(buf[at]) << 8 | int64(buf[at + 1])
 
     @helper
     def be32(buf: Any, at: Any) -> Any:
-        return (
-            np.int64(buf[at]) << 24 | np.int64(buf[at + 1]) << 16 | np.int64(buf[at + 2]) << 8 | np.int64(buf[at + 3])
-        )
+        return int64(buf[at]) << 24 | int64(buf[at + 1]) << 16 | int64(buf[at + 2]) << 8 | int64(buf[at + 3])
 
     @helper
     def be64(buf: Any, at: Any) -> Any:
