@@ -90,7 +90,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: bad.append(f"page error: {error}"))
+        page.on("pageerror", lambda error: bad.append(f"page error: {error} {error.stack}"))
         page.on("console", lambda m: bad.append(f"console: {m.text}") if m.type == "error" else None)
         page.on("request", lambda r: None if OURS.match(r.url) else bad.append(f"outside request: {r.url}"))
         page.goto(url)

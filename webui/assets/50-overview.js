@@ -123,7 +123,8 @@
       repaint();
     }
   });
-  document.addEventListener("visibilitychange", () => { arrived = Date.now(); ticking(); });
+  // Before the first snapshot Dash has no properties to set yet: the page may be hidden or closed while it loads.
+  document.addEventListener("visibilitychange", () => { arrived = Date.now(); if (snap) ticking(); });
 
   setInterval(() => {
     if (!snap || paused || document.hidden || Date.now() - arrived < STALE_MS) return;
