@@ -40,6 +40,7 @@ class Publisher:
         self._batch = PacketBatch()
         self._on_failure = on_failure
         self._pending: dict[str, SourceTotals] = defaultdict(SourceTotals)  # appended, not published
+        self._settled = 0  # rows visible when `_pending` was last empty
         self._reported: dict[str, SourceTotals] = defaultdict(SourceTotals)  # already in capture_stats
         self._stats_at = time.monotonic()
         self.totals: dict[str, SourceTotals] = defaultdict(SourceTotals)
@@ -82,16 +83,31 @@ class Publisher:
         else:
             for source, counts in self._pending.items():
                 self.totals[source].add(counts)
-            self._pending.clear()
+            self._settle()
         self._write_stats()
 
+    def _settle(self) -> None:
+        self._pending.clear()
+        self._settled = self._packets.visible
+
     def _lose(self, error: StoreError) -> None:
-        """The open segments are gone: count their rows as lost, say so, and go on."""
+        """Give up what is not visible, count it as lost, say so, and go on.
+
+        Segments of some hours may have been published before another failed. How many rows are lost is exact; with
+        several sources, the newest in `_pending` bear the loss first.
+        """
         self._packets.discard()
         self._addresses.discard()
-        for source, counts in self._pending.items():
-            self.totals[source].drop_not_written += counts.rows
-        self._pending.clear()
+        lost = sum(counts.rows for counts in self._pending.values()) - (self._packets.visible - self._settled)
+        for source, counts in reversed(self._pending.items()):
+            missing = min(lost, counts.rows)
+            lost -= missing
+            counts.rows -= missing
+            if not counts.rows:
+                counts.undecodable = counts.wire_bytes = 0
+            self.totals[source].drop_not_written += missing
+            self.totals[source].add(counts)
+        self._settle()
         self._on_failure(error)
 
     def _write_stats(self) -> None:

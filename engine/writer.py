@@ -54,6 +54,7 @@ class TableWriter:
         self._time = next(c.name for c in TABLES[table] if c.type == "timestamp")
         self._segments: dict[int, _Segment] = {}
         self._sequence = 0
+        self.visible = 0  # rows published since the start
 
     @property
     def due(self) -> bool:
@@ -127,6 +128,7 @@ class TableWriter:
             except OSError as error:
                 raise _store_error(segment.final, error) from None
             rows += segment.rows
+            self.visible += segment.rows
             del self._segments[hour]
         return rows
 

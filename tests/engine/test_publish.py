@@ -1,0 +1,73 @@
+"""Every frame is a row that readers see, or counted as lost — also when the lake fails in the middle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.config import LakeConfig
+from engine.errors import StoreError
+from engine.packets import F_TS_NS, FrameBatch
+from engine.publish import Publisher
+from engine.writer import init_lake
+from tests.builders import ethernet, fill, ipv4, udp
+
+HOUR_NS = 3_600 * 10**9
+
+
+def batch(source: str, hours: list[int]) -> FrameBatch:
+    """One UDP frame for each entry, captured in that hour of the epoch."""
+    frames = fill([ethernet(ipv4(udp(), 17))] * len(hours))
+    frames.frames[F_TS_NS, : len(hours)] = [h * HOUR_NS for h in hours]
+    frames.source = source
+    return frames
+
+
+def visible(lake: Path) -> int:
+    files = (lake / "packets").glob("sensor=s/*/*/*.parquet")
+    return sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    init_lake(tmp_path)
+    return tmp_path
+
+
+def test_publish__counts_what_readers_see(lake: Path) -> None:
+    publisher = Publisher(lake, LakeConfig(sensor="s"), pytest.fail)
+    publisher.take(batch("a", [1, 1, 2]))
+    publisher.take(batch("b", [2]))
+    publisher.publish()
+    assert {name: t.rows for name, t in publisher.totals.items()} == {"a": 3, "b": 1}
+    assert visible(lake) == 4
+
+
+def test_publish__segment_that_fails_after_others_is_the_only_loss(lake: Path) -> None:
+    failures: list[StoreError] = []
+    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
+    publisher.take(batch("a", [1, 1, 2]))
+    next((lake / "packets").glob("sensor=s/*/hour=02/*.inprogress")).unlink()  # its rename will fail
+    publisher.publish()
+    totals = publisher.totals["a"]
+    assert len(failures) == 1
+    assert (totals.rows, totals.drop_not_written) == (2, 1)
+    assert visible(lake) == 2
+    publisher.take(batch("a", [3]))
+    publisher.publish()
+    assert (totals.rows, totals.drop_not_written) == (3, 1)
+    assert visible(lake) == 3
+
+
+def test_publish__batch_that_cannot_be_appended_is_lost_with_what_was_open(lake: Path) -> None:
+    failures: list[StoreError] = []
+    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
+    publisher.take(batch("a", [1, 1]))
+    blocked = lake / "packets" / "sensor=s" / "date=1970-01-01" / "hour=05"
+    blocked.write_text("a file where a directory must be")
+    publisher.take(batch("b", [5]))
+    assert len(failures) == 1
+    assert {n: (t.rows, t.drop_not_written) for n, t in publisher.totals.items()} == {"a": (0, 2), "b": (0, 1)}
+    assert visible(lake) == 0
