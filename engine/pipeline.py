@@ -91,6 +91,13 @@ class Pipeline:
         """Ask for an orderly end; `wait` returns when everything captured is published."""
         self._stop.set()
 
+    def abandon(self) -> None:
+        """Publish what was handed on although the capture thread does not come back: it waits for a pipe."""
+        for name, (batch, _) in list(self._filling.items()):
+            received, kernel_drops, interface_drops, _ = self._observed.get(name, (0, 0, 0, 0))
+            self._observed[name] = (received, kernel_drops, interface_drops, batch.count)
+        self._full.put(None)
+
     def wait(self, timeout_s: float) -> bool:
         """True when the run has ended. Raises what stopped a thread unexpectedly."""
         ended = self._done.wait(timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,7 +22,8 @@ GENERATED = "generated"  # the source's name when capturing is not allowed
 
 def say(text: str) -> None:
     """One line for the operator, on standard error: standard output is for data."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe is no reason to stop a capture
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def report(level: str, text: str) -> None:
@@ -188,8 +190,10 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
         ended = pipeline.wait(0.2)
         dashboard.check()
         _progress(pipeline.totals, time.monotonic() - started)
-    if not ended and not pipeline.wait(4.0):
-        raise CaptureError("the engine did not stop within 4 s; segments published before are complete")
+    if not ended and not pipeline.wait(2.5):
+        pipeline.abandon()
+    if not pipeline.wait(2.0):
+        raise CaptureError("the engine did not stop within 5 s; segments published before are complete")
     print_summary(pipeline.totals, time.monotonic() - started, lake)
     return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
 

@@ -17,7 +17,7 @@ import pytest
 
 from engine.cli import _parser
 from tests.builders import ethernet, ipv4, udp
-from tests.commands import ROOT, Running, engine
+from tests.commands import ENGINE, ROOT, Running, engine
 from tests.savefiles import pcap_bytes
 
 
@@ -174,3 +174,22 @@ def test_replay__a_signal_while_kernels_compile_ends_it_at_once(tmp_path: Path, 
     assert running.stop(signal.SIGINT) == 0
     assert time.monotonic() - began < 5
     assert "stopped before" in running.log.read_text()
+
+
+def test_replay__waiting_for_a_pipe_can_be_stopped(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    running = Running([], ["replay", pipe, "--lake", tmp_path / "lake"], tmp_path / "log")
+    time.sleep(2)
+    began = time.monotonic()
+    assert running.stop(signal.SIGINT) == 0
+    assert time.monotonic() - began < 5
+
+
+def test_replay__closed_standard_error_does_not_stop_it(tmp_path: Path, savefile: Path) -> None:
+    command = [*ENGINE, "replay", savefile, "/nonexistent", "--lake", tmp_path / "lake"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(60) == 2
+    assert "50" in engine("sql", "SELECT count(*) FROM packets", "--lake", tmp_path / "lake").stdout
