@@ -343,6 +343,7 @@ def test_prompt__ctrl_c_cancels_the_query_and_ctrl_d_leaves(lake: Path, tmp_path
         shell.until("sql> ")
         shell.type("SELECT 1 +\n")
         shell.until("...> ")
+        time.sleep(0.5)  # the prompt shows a moment before readline waits; a Ctrl-C in between shows at the next key
         shell.type("\x03")
         shell.until("sql> ")
         shell.type("\x04")
