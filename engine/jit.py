@@ -2,7 +2,7 @@
 
 Where compiled kernels are kept decides who can run code as us, since numba's cache files are pickles: root uses only
 a directory that root owns and nobody else can write. The directory is named after a hash of everything a kernel
-freezes at compile time (kernels, row layout, constants, numba's version), because numba itself notices edits only in
+freezes at compile time (kernels, row layout, constants, versions of numba and Python), because numba itself notices edits only in
 the file of the function being compiled.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ _KEEP_CACHES = 3  # older builds' directories are removed
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256(f"{numba.__version__} {sys.implementation.cache_tag}".encode())
     for path in [
         _ENGINE / "packets.py",
         _ENGINE / "constants.py",
