@@ -2,8 +2,8 @@
 
 Where compiled kernels are kept decides who can run code as us, since numba's cache files are pickles: root uses only
 a directory that root owns and nobody else can write. The directory is named after a hash of everything a kernel
-freezes at compile time (kernels, row layout, constants, versions of numba and Python), because numba itself notices edits only in
-the file of the function being compiled.
+freezes at compile time (kernels, row layout, constants, versions of numba and Python), because numba itself notices
+edits only in the file of the function being compiled.
 """
 
 from __future__ import annotations
