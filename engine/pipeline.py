@@ -62,6 +62,7 @@ class Pipeline:
         self._filling: dict[str, tuple[FrameBatch, float]] = {}
         self._next_frame_no: dict[str, int] = {}
         self._observed: dict[str, tuple[int, int, int, int]] = {}
+        self._earlier: dict[str, int] = {}  # frames received from files of the same name that ended before
         self._failure: BaseException | None = None
         self._last_store_report = 0.0
         self.store_failures = 0
@@ -192,7 +193,8 @@ class Pipeline:
         if final:
             delivered = self._next_frame_no.get(source.name, 1) - 1
             unread = max(0, counts.received - counts.kernel_drops - delivered)
-        self._observed[source.name] = (counts.received, counts.kernel_drops, counts.interface_drops, unread)
+        received = counts.received + self._earlier.get(source.name, 0)
+        self._observed[source.name] = (received, counts.kernel_drops, counts.interface_drops, unread)
 
     def _read(self, source: Source) -> ReadResult:
         """One read; a full batch is handed on. A source that fails is reported and counts as ended."""
@@ -272,4 +274,5 @@ class Pipeline:
             if source.name in self._filling:
                 self._hand_on(source.name)
             self._observe(source)
+            self._earlier[source.name] = self._observed[source.name][0]
             source.close()

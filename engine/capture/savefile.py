@@ -6,6 +6,7 @@ reader is not used: it refuses compressed files and pcapng files whose interface
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,10 +43,14 @@ class _PcapForm:
 
 
 class SavefileSource:
-    """One savefile. `name` is the path as given, or `-` for standard input; `stream` replaces opening it."""
+    """One savefile, by its path, or `-` for standard input; `stream` replaces opening it.
 
-    def __init__(self, name: str, bpf_filter: str = "", stream: ByteStream | None = None) -> None:
-        self.name = name
+    `name` is the path as given; bytes in it that are not UTF-8 show as escapes, since `source` is text.
+    """
+
+    def __init__(self, path: str, bpf_filter: str = "", stream: ByteStream | None = None) -> None:
+        self._path = path
+        self.name = os.fsencode(path).decode("utf-8", "backslashreplace")
         self._given_stream = stream
         self._filter_text = bpf_filter
         self._filters: dict[int, BpfProgram] = {}
@@ -65,7 +70,7 @@ class SavefileSource:
         self._taken = 0  # bytes of the block that `_read_block` took in
 
     def open(self) -> None:
-        self._stream = self._given_stream or open_stream(self.name)
+        self._stream = self._given_stream or open_stream(self._path)
         head = self._need(4)
         magic = struct.unpack("<I", head)[0]
         swapped = struct.unpack(">I", head)[0]
@@ -81,7 +86,7 @@ class SavefileSource:
 
     @property
     def _label(self) -> str:
-        return "on standard input" if self.name == STDIN else self.name
+        return "on standard input" if self._path == STDIN else self.name
 
     def _need(self, n: int) -> bytes:
         """The first `n` bytes of the file, kept for the walker. For `open` only."""

@@ -193,3 +193,12 @@ def test_replay__closed_standard_error_does_not_stop_it(tmp_path: Path, savefile
         process.stderr.close()
         assert process.wait(60) == 2
     assert "50" in engine("sql", "SELECT count(*) FROM packets", "--lake", tmp_path / "lake").stdout
+
+
+def test_replay__same_file_twice_and_a_name_that_is_not_utf_8(tmp_path: Path, savefile: Path) -> None:
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/w\xff\xfeird.pcap")
+    Path(strange).write_bytes(savefile.read_bytes())
+    assert engine("replay", savefile, savefile, strange, "--lake", tmp_path / "lake").returncode == 0
+    query = "SELECT source, sum(received)::INT, sum(rows)::INT FROM capture_stats GROUP BY 1 ORDER BY 2"
+    shown = engine("sql", query, "--format", "csv", "--lake", tmp_path / "lake").stdout.splitlines()[1:]
+    assert shown == [f"{tmp_path}/w\\xff\\xfeird.pcap,50,50", f"{savefile},100,100"]
