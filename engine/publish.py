@@ -41,7 +41,7 @@ class Publisher:
         self._on_failure = on_failure
         self._pending: dict[str, SourceTotals] = defaultdict(SourceTotals)  # appended, not published
         self._settled = 0  # rows visible when `_pending` was last empty
-        self._reported: dict[str, SourceTotals] = defaultdict(SourceTotals)  # already in capture_stats
+        self._reported: dict[str, SourceTotals] = {}  # already in capture_stats
         self._stats_at = time.monotonic()
         self.totals: dict[str, SourceTotals] = defaultdict(SourceTotals)
 
@@ -114,9 +114,9 @@ class Publisher:
         now = time.monotonic()
         interval, self._stats_at = now - self._stats_at, now
         rows = []
-        for source, totals in self.totals.items():
-            delta = totals.minus(self._reported[source])
-            self._reported[source] = totals.copy()
+        reported = {source: totals.copy() for source, totals in self.totals.items()}
+        for source, totals in reported.items():
+            delta = totals.minus(self._reported.get(source, SourceTotals()))
             counts = {name: getattr(delta, name) for name in TOTAL_FIELDS}
             rows.append({"ts": time.time_ns() // 1000, "source": source, "interval_s": interval, **counts})
         if not rows:
@@ -124,6 +124,8 @@ class Publisher:
         try:
             self._stats.append(pa.RecordBatch.from_pylist(rows, schema=arrow_schema("capture_stats")))
             self._stats.publish()
-        except StoreError as error:
+        except StoreError as error:  # these counts go into the next row that can be written
             self._stats.discard()
             self._on_failure(error)
+        else:
+            self._reported = reported

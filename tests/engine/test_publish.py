@@ -71,3 +71,18 @@ def test_publish__batch_that_cannot_be_appended_is_lost_with_what_was_open(lake:
     assert len(failures) == 1
     assert {n: (t.rows, t.drop_not_written) for n, t in publisher.totals.items()} == {"a": (0, 2), "b": (0, 1)}
     assert visible(lake) == 0
+
+
+def test_publish__counts_that_could_not_be_written_are_in_the_next_row(lake: Path) -> None:
+    failures: list[StoreError] = []
+    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
+    blocked = lake / "capture_stats" / "sensor=s"
+    blocked.write_text("a file where a directory must be")
+    publisher.take(batch("a", [1, 1]))
+    publisher.publish()
+    assert len(failures) == 1
+    blocked.unlink()
+    publisher.take(batch("a", [1]))
+    publisher.publish()
+    rows = [pq.ParquetFile(f).read().to_pylist() for f in (lake / "capture_stats").glob("sensor=s/*/*/*.parquet")]
+    assert [row["rows"] for file in rows for row in file] == [3]
