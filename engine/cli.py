@@ -6,6 +6,7 @@ Heavy imports happen inside the command that needs them.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import subprocess
@@ -22,13 +23,31 @@ def main(arguments: list[str] | None = None) -> int:
     # Before numpy and pyarrow are imported: threads of BLAS and the allocator would start as root and keep its rights.
     os.environ.update(OPENBLAS_NUM_THREADS="1", JE_ARROW_MALLOC_CONF="background_thread:false")
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by whoever started us: nobody wants the output
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()
+        return code
     except EngineError as error:
         print(f"engine: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except BrokenPipeError:  # `engine config | head` has seen enough
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        print("engine: cannot write the output: no space left on device; free some", file=sys.stderr)  # noqa: T201
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _discard_output() -> None:
+    """What is still buffered goes nowhere: the interpreter flushes standard output once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _lake(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lake", type=Path, metavar="DIR", help="where the lake is (default: in your data directory)")
+    parser.add_argument("--lake", metavar="DIR", help="where the lake is (default: in your data directory)")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +121,8 @@ def _load(options: argparse.Namespace) -> Any:
 
     config = load_config(getattr(options, "config", None))
     given = vars(options)
+    if given.get("lake") == "":  # an unset shell variable must not fill the current directory
+        raise ConfigError("--lake '' names no directory; give one, or leave the option out")
     interfaces, buffer = given.get("iface"), given.get("buffer")
     return (
         config.override(
@@ -114,7 +135,7 @@ def _load(options: argparse.Namespace) -> Any:
             nanoseconds=False if given.get("microseconds") else None,
             driver=given.get("driver"),
         )
-        .override("lake", sensor=given.get("sensor"), path=str(given.get("lake")) if given.get("lake") else None)
+        .override("lake", sensor=given.get("sensor"), path=given.get("lake"))
         .override("web", port=given.get("port"), enabled=False if given.get("no_dashboard") else None)
     )
 
@@ -193,8 +214,12 @@ def _new_link(lake: Path, address: str | None = None) -> str:
         else:
             remembered.write_text(address + "\n")
     except OSError as error:
+        if isinstance(error, PermissionError):
+            raise ConfigError(
+                f"dashboard of lake {lake}: permission denied; become the lake's owner, for example with `sudo -u NAME`"
+            ) from None
         raise ConfigError(
-            f"no dashboard has served lake {lake} that you may open ({(error.strerror or str(error)).lower()}); "
+            f"no dashboard has served lake {lake} ({(error.strerror or str(error)).lower()}); "
             "start one with `engine run` or `engine dashboard`"
         ) from None
     return f"{address}/?token={token}"

@@ -96,7 +96,9 @@ class Pipeline:
         """Publish what was handed on although the capture thread does not come back: it waits for a pipe."""
         for name, (batch, _) in list(self._filling.items()):
             received, kernel_drops, interface_drops, _ = self._observed.get(name, (0, 0, 0, 0))
-            self._observed[name] = (received, kernel_drops, interface_drops, batch.count)
+            settled = self._earlier.get(name, 0) + self._next_frame_no[name] - 1 + kernel_drops
+            received = max(received, settled + batch.count)  # the read that does not return has not told its frames
+            self._observed[name] = (received, kernel_drops, interface_drops, received - settled)
         self._full.put(None)
 
     def wait(self, timeout_s: float) -> bool:

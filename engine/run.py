@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ GENERATED = "generated"  # the source's name when capturing is not allowed
 
 def say(text: str) -> None:
     """One line for the operator, on standard error: standard output is for data."""
+    if sys.stderr is None:  # print would take standard output instead
+        return
     with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe is no reason to stop a capture
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
@@ -170,9 +173,10 @@ def _leave_at_once(_number: int, _frame: object) -> None:
 
 
 def on_signals(handler: Callable[[int, Any], None]) -> None:
-    """Have the signals that end a run handled by `handler`."""
+    """Have the signals that end a run handled by `handler`. Under nohup, the terminal's end stays ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, handler)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
@@ -198,24 +202,29 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
     return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
 
 
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 _last_progress = 0.0
 
 
 def _progress(totals: dict[str, SourceTotals], elapsed_s: float) -> None:
     """A line that is rewritten once a second, on a terminal only."""
     global _last_progress
-    if not sys.stderr.isatty() or elapsed_s - _last_progress < 1:
+    if not _on_terminal() or elapsed_s - _last_progress < 1:
         return
     _last_progress = elapsed_s
     rows = sum(t.rows for t in totals.values())
     lost = sum(t.kernel_drops + t.own_drops for t in totals.values())
-    sys.stderr.write(f"\r{rows:>14,} packets  {elapsed_s:8.0f} s  {lost:,} dropped ")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\r{rows:>14,} packets  {elapsed_s:8.0f} s  {lost:,} dropped ")
+        sys.stderr.flush()
 
 
 def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path) -> None:
     """Packets, rate, drops by cause, and where the lake is."""
-    if sys.stderr.isatty():
+    if _on_terminal():
         say("")
     rows = sum(t.rows for t in totals.values())
     volume = sum(t.wire_bytes for t in totals.values())
@@ -224,7 +233,7 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path)
     for name, t in totals.items():
         drops = ", ".join(f"{cause} {count:,}" for cause, count in t.drops.items())
         say(f"  {name}: received {t.received:,}; drops: {drops}; undecodable {t.undecodable:,}")
-    say(f"lake: {lake}   (to query it: engine sql --lake {lake})")
+    say(f"lake: {lake}   (to query it: engine sql --lake {shlex.quote(str(lake))})")
 
 
 def serve(dashboard: Dashboard) -> int:

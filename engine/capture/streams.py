@@ -54,14 +54,41 @@ class _PlainStream:
         self._file.close()
 
 
+class _Unlocked:
+    """The file for pyarrow to read from. The bytes read ahead come first; what follows is read past the buffer:
+
+    a thread that waits for a pipe inside a BufferedReader holds its lock, and the interpreter cannot end then.
+    """
+
+    closed = False
+
+    def __init__(self, file: io.BufferedReader, buffered: int) -> None:
+        self._file = file
+        self._buffered = buffered
+
+    def read(self, n: int) -> bytes:
+        if self._buffered:
+            ahead = self._file.read(min(n, self._buffered))
+            self._buffered -= len(ahead)
+            return ahead
+        data: bytes | None = None
+        while data is None:  # nothing yet, in a pipe that its owner made non-blocking
+            select.select([self._file], [], [])
+            data = self._file.raw.read(n)
+        return data
+
+    def close(self) -> None:
+        """The stream closes the file."""
+
+
 class _CompressedStream:
     """pyarrow's decompressors read many members or frames in a row and give all bytes before a cut."""
 
-    def __init__(self, file: io.BufferedReader, codec: str, name: str) -> None:
+    def __init__(self, file: io.BufferedReader, buffered: int, codec: str, name: str) -> None:
         import pyarrow as pa
 
         self._file = file
-        self._stream: Any = pa.CompressedInputStream(pa.PythonFile(file, "r"), codec)
+        self._stream: Any = pa.CompressedInputStream(pa.PythonFile(_Unlocked(file, buffered), "r"), codec)
         self._what = f"savefile {name} ({codec})"
 
     def readinto(self, target: memoryview) -> int:
@@ -98,5 +125,5 @@ def open_stream(name: str) -> ByteStream:
         raise CorruptFile(f"savefile {name} is empty; give a pcap or pcapng file")
     for magic, codec in _COMPRESSED:
         if head.startswith(magic):
-            return _CompressedStream(file, codec, name)
+            return _CompressedStream(file, len(head), codec, name)
     return _PlainStream(file, len(head), name)
