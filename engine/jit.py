@@ -111,12 +111,6 @@ def is_compiled() -> bool:
 
 
 @intrinsic
-def load_u8(typingctx: Any, address: Any) -> Any:
-    """The byte at `address` (int64)."""
-    return types.uint8(types.int64), _loader(8)
-
-
-@intrinsic
 def load_u32(typingctx: Any, address: Any) -> Any:
     """The native 32-bit word at `address` (int64)."""
     return types.uint32(types.int64), _loader(32)

@@ -8,7 +8,6 @@ RANGE: Final = "range"
 PAINTED: Final = "painted"
 TIMELINE: Final = "timeline"
 
-RANGE_BUTTONS: Final = "range-buttons"
 LIVE: Final = "live"
 THEME: Final = "theme"
 ZONE: Final = "zone"

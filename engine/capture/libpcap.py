@@ -20,13 +20,11 @@ from engine.errors import CaptureError
 
 # Values of pcap/pcap.h, libpcap 1.10.
 ERRBUF_SIZE: Final = 256
-PCAP_ERROR: Final = -1
 PCAP_ERROR_BREAK: Final = -2
 PCAP_ERROR_NO_SUCH_DEVICE: Final = -5
 PCAP_ERROR_PERM_DENIED: Final = -8
 PCAP_ERROR_IFACE_NOT_UP: Final = -9
 PCAP_ERROR_PROMISC_PERM_DENIED: Final = -11
-PCAP_TSTAMP_PRECISION_MICRO: Final = 0
 PCAP_TSTAMP_PRECISION_NANO: Final = 1
 PCAP_NETMASK_UNKNOWN: Final = 0xFFFFFFFF
 DLT_RAW: Final = 12  # on Linux; in savefiles the same is LINKTYPE_RAW, 101
