@@ -7,7 +7,7 @@ from typing import Any, Final
 import duckdb
 
 from analytics.segments import Segment, SegmentIndex
-from engine.packets import OWN_DROPS
+from engine.tables import OWN_DROPS
 
 LIVE_S: Final = 5.0  # a capture writes a row every second; silent for longer than this, it is not running
 RATE_ROWS_S: Final = 3.0

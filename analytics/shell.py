@@ -27,7 +27,7 @@ from analytics.formats import WRITERS, Writer, write_plan
 from analytics.readonly import check, one_line
 from analytics.store import connect
 from engine.errors import ConfigError, EngineError, StoreError
-from engine.packets import TABLES
+from engine.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine import packets as k
+from engine.dissect import APP_NAMES
 from engine.kernels import address as kernel
+from engine.schema import Column
+from engine.tables import arrow_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +56,7 @@ class Columns:
     """Turns batches into Arrow; owns the address tables of one thread. One instance per thread."""
 
     def __init__(self, rows: int = k.ROWS_PER_BATCH) -> None:
-        self.schema = k.arrow_schema("packets")
+        self.schema = arrow_schema("packets")
         # A row has two outer and two inner addresses, or two of ARP.
         self._ips = _AddressTable(rows, 4)
         self._macs = _AddressTable(rows, 2)
@@ -61,6 +64,7 @@ class Columns:
         self._counts: NDArray[np.int64] = np.zeros(k.N_GROUPS, np.int64)
         self._zeros = pa.py_buffer(np.zeros(rows, np.int32))
         self._labels = {c.name: pa.array(c.labels) for c in k.PACKETS if isinstance(c.labels, tuple) and c.labels}
+        self._apps = pa.array(APP_NAMES)
         self._seen_keys: NDArray[np.uint64] = np.empty((2, _SEEN_LIMIT * 2), np.uint64)
         self._seen_tags: NDArray[np.int64] = np.zeros(_SEEN_LIMIT * 2, np.int64)
         self._seen_used: NDArray[np.int64] = np.zeros(1, np.int64)
@@ -77,11 +81,17 @@ class Columns:
         )  # fmt: skip
         kernel.index_macs(batch.address, batch.present, n, batch.int_, macs.start(), *macs.arrays())
         kernel.pack_bits(batch.present, n, self._bits, self._counts)
-        self._dictionaries = {"ip": self._ips.dictionary(), "mac": self._macs.dictionary()}
-        arrays = [self._array(c, batch, n) for c in k.PACKETS if not c.reserved]
+        self._dictionaries = {
+            "ip": self._ips.dictionary(),
+            "mac": self._macs.dictionary(),
+            "app": self._apps,
+            "name": pa.array(batch.names, pa.string()),
+            "frame_file": pa.array(batch.frame_files, pa.string()),
+        }
+        arrays = [self._array(c, batch, n) for c in k.PACKETS if c.stored]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _array(self, column: k.Column, batch: k.PacketBatch, n: int) -> pa.Array:
+    def _array(self, column: Column, batch: k.PacketBatch, n: int) -> pa.Array:
         if column.storage == "source":
             indices = pa.Array.from_buffers(pa.int32(), n, [None, self._zeros], null_count=0)
             return pa.DictionaryArray.from_arrays(indices, pa.array([batch.source]), safe=False)
@@ -118,4 +128,4 @@ class Columns:
         )  # fmt: skip
         texts = self._dictionaries["ip"].take(pa.array(self._fresh[:count]))
         times = pa.array(np.full(count, first_seen_us, np.int64)).cast(pa.timestamp("us"))
-        return pa.RecordBatch.from_arrays([texts, times], schema=k.arrow_schema("addresses"))
+        return pa.RecordBatch.from_arrays([texts, times], schema=arrow_schema("addresses"))

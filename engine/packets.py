@@ -1,22 +1,25 @@
-"""The packet row: the one definition that batches, Arrow schemas, SQL views and docs/data-dictionary.md come from.
+"""The packet row: the one definition that batches, Arrow schemas and SQL views come from.
 
 A *frame* is the bytes a link carried; a *packet* is the decoded row. Every frame becomes exactly one row, whose
 `status` says how far decoding got. A `PacketBatch` keeps rows as columns: one 2-D array per numpy dtype, one row of
 that array per column, so each column is contiguous and becomes an Arrow buffer without a copy. Validity (NULL or not)
 is kept as one 32-bit set of *groups* per packet, because fields come and go together: a packet has both ports or none.
 
-    python -m engine.packets > docs/data-dictionary.md
+For a column of PACKETS, `storage` names the array of a PacketBatch that holds it ("short" int16, "int" int32, "long"
+int64, "float" float32, "bit" one validity bit) and `index` its row there (the bit's value for "bit"). `group` is the
+validity group, 0 for a column that is never NULL. Text is `labels` by an int16 index, or an index into the dictionary
+of the batch that `labels` names ("ip", "mac", "app", "name", "frame_file").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from engine.schema import Column
+
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
 # Not a power of two: columns would then lie a multiple of 4096 bytes apart and evict each other from the first-level
@@ -42,8 +45,17 @@ HAS_INNER_PORTS: Final = 1 << 13
 HAS_ARP: Final = 1 << 14
 HAS_INNER_PROTO: Final = 1 << 15
 IS_FRAGMENT: Final = 1 << 16  # a value, not a validity: bit-packed into the boolean column
-N_GROUPS: Final = 17  # groups that become bitmaps
-IS_INNER_IPV6: Final = 1 << 17  # how to read the inner addresses
+HAS_FLOW: Final = 1 << 17
+HAS_APP: Final = 1 << 18
+HAS_NAME: Final = 1 << 19
+HAS_FRAME: Final = 1 << 20
+IS_ENCRYPTED: Final = 1 << 21  # a value
+N_GROUPS: Final = 22  # groups that become bitmaps
+IS_INNER_IPV6: Final = 1 << 22  # how to read the inner addresses
+HAS_INNER_TCP: Final = 1 << 23
+HAS_INNER_ICMP: Final = 1 << 24
+HAS_INNER_PAYLOAD: Final = 1 << 25
+IS_LATER_FRAGMENT: Final = 1 << 26  # the transport header is in another frame
 
 # --- status: how far decoding got. Only the first two are complete; the rest count as undecodable ----------------
 STATUS: Final = (
@@ -70,41 +82,28 @@ ENCAP_IPIP, ENCAP_6IN4, ENCAP_GRE, ENCAP_VXLAN, ENCAP_GENEVE, ENCAP_GTPU = range
 # Integers are signed and wide enough, because SQL users subtract columns and DuckDB's unsigned types overflow there.
 (
     S_STATUS, S_TS_NANOS, S_VLAN, S_VLAN_INNER, S_IP_VERSION, S_PROTO, S_TTL, S_TCP_FLAGS, S_ICMP_TYPE, S_ICMP_CODE,
-    S_ENCAP, S_INNER_PROTO, S_ARP_OP, N_SHORT,
-) = range(14)  # fmt: skip
+    S_ENCAP, S_INNER_PROTO, S_ARP_OP, S_APP,
+    S_INNER_TCP_FLAGS, S_INNER_ICMP_TYPE, S_INNER_ICMP_CODE,  # for the flow table, no columns
+    N_SHORT,
+) = range(18)  # fmt: skip
 (
     I_CAPLEN, I_ETHERTYPE, I_SRC_PORT, I_DST_PORT, I_TCP_WINDOW, I_INNER_SRC_PORT, I_INNER_DST_PORT,
-    I_SRC_IP, I_DST_IP, I_INNER_SRC_IP, I_INNER_DST_IP, I_ARP_SRC_IP, I_ARP_DST_IP, I_SRC_MAC, I_DST_MAC, N_INT,
-) = range(16)  # fmt: skip
-L_TS, L_FRAME_NO, L_WIRELEN, L_PAYLOAD_LEN, L_TCP_SEQ, L_TCP_ACK, N_LONG = range(7)
+    I_SRC_IP, I_DST_IP, I_INNER_SRC_IP, I_INNER_DST_IP, I_ARP_SRC_IP, I_ARP_DST_IP, I_SRC_MAC, I_DST_MAC,
+    I_NAME, I_FRAME_FILE,  # entries in the batch's dictionaries
+    I_PAYLOAD, I_PAYLOAD_END,  # arena: first byte of the (inner) payload, one past its last captured byte
+    I_FRAGMENT,  # IP identification of a fragment
+    N_INT,
+) = range(21)  # fmt: skip
+(
+    L_TS, L_FRAME_NO, L_WIRELEN, L_PAYLOAD_LEN, L_TCP_SEQ, L_TCP_ACK, L_FLOW_ID, L_FRAME_OFFSET,
+    L_INNER_SEQ, L_INNER_ACK, L_INNER_PAYLOAD_LEN,  # for the flow table, no columns
+    N_LONG,
+) = range(12)  # fmt: skip
 # Addresses as numbers: 128 bits in two rows (an IPv4 address has hi == 0), a MAC in one.
 (
     A_SRC_HI, A_SRC_LO, A_DST_HI, A_DST_LO, A_INNER_SRC_HI, A_INNER_SRC_LO, A_INNER_DST_HI, A_INNER_DST_LO,
     A_ARP_SRC, A_ARP_DST, A_SRC_MAC, A_DST_MAC, N_ADDRESS,
 ) = range(13)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table of the lake.
-
-    `storage` names the array of a PacketBatch that holds it ("short" int16, "int" int32, "long" int64, "float"
-    float32, "bit" one validity bit) and `index` its row there (the bit's value for "bit"). `group` is the validity
-    group, 0 for a column that is never NULL. `labels` turns small integers into text; "ip" and "mac" columns hold
-    indexes into the batch's dictionary of formatted addresses. A `reserved` column has no storage yet: SQL shows
-    it as NULL of its type, so that queries written today keep working when it is filled.
-    """
-
-    name: str
-    type: str
-    unit: str
-    meaning: str
-    source: str
-    storage: str = ""
-    index: int = 0
-    group: int = 0
-    labels: tuple[str, ...] | str = ()
-    reserved: bool = False
 
 
 def _c(name: str, kind: str, unit: str, meaning: str, source: str, at: tuple[str, int], group: int = 0,
@@ -162,57 +161,19 @@ PACKETS: Final[tuple[Column, ...]] = (
     _c("arp_src_ip", "text", "", "Sender's IPv4 address", "RFC 826", ("int", I_ARP_SRC_IP), HAS_ARP, "ip"),
     _c("arp_dst_ip", "text", "", "Target's IPv4 address", "RFC 826", ("int", I_ARP_DST_IP), HAS_ARP, "ip"),
     _c("status", "text", "", "How far decoding got, see below", "decoder", ("short", S_STATUS), 0, STATUS_NAMES),
-    Column("app", "text", "", "Application protocol, by content", "reserved, NULL in this version", reserved=True),
-    Column("flow_id", "int64", "", "The flow the packet belongs to", "reserved, NULL in this version", reserved=True),
+    _c("app", "text", "", "Application protocol of the flow, by content, as far as it was known at this packet",
+       "dissectors", ("short", S_APP), HAS_APP, "app"),
+    _c("server_name", "text", "", "The server as the client named it: SNI, Host, query", "dissectors", ("int", I_NAME),
+       HAS_NAME, "name"),
+    _c("encrypted", "bool", "", "The application encrypts its payload: high entropy is expected", "dissectors",
+       ("bit", IS_ENCRYPTED), HAS_APP),
+    _c("flow_id", "int64", "", "The flow the packet belongs to; NULL without an IP header", "flow table",
+       ("long", L_FLOW_ID), HAS_FLOW),
+    _c("frame_file", "text", "", "The segment of raw frames that holds its bytes, below the lake's `frames/`", "frame ring",
+       ("int", I_FRAME_FILE), HAS_FRAME, "frame_file"),
+    _c("frame_offset", "int64", "bytes", "Where its record begins there", "frame ring", ("long", L_FRAME_OFFSET), HAS_FRAME),
     Column("anomaly", "float32", "", "Isolation-forest score", "reserved, NULL in this version", reserved=True),
 )  # fmt: skip
-
-CAPTURE_STATS: Final[tuple[Column, ...]] = (
-    Column("ts", "timestamp", "UTC", "End of the interval the counts are for (about one second)", "engine clock"),
-    Column("source", "text", "", "Interface, or savefile path", "capture"),
-    Column("interval_s", "float32", "s", "Length of the interval", "engine clock"),
-    Column("received", "int64", "frames", "Frames seen for this source: rows + kernel_drops + own drops", "ps_recv, file records"),
-    Column("rows", "int64", "frames", "Frames that became rows of `packets`", "writer"),
-    Column("kernel_drops", "int64", "frames", "Lost because the kernel's capture buffer was full", "ps_drop"),
-    Column("interface_drops", "int64", "frames", "Lost by the interface or its driver before capture", "ps_ifdrop"),
-    Column("drop_unread_at_stop", "int64", "frames", "Own drop: still in the kernel's buffer when capture stopped", "engine"),
-    Column("drop_not_written", "int64", "frames", "Own drop: could not be written to the lake (full or failing disk)", "engine"),
-    Column("undecodable", "int64", "frames", "Rows whose status is neither ok nor not_ip", "decoder"),
-    Column("wire_bytes", "int64", "bytes", "Sum of wirelen over the rows", "decoder"),
-)
-OWN_DROPS: Final = tuple(c.name for c in CAPTURE_STATS if c.name.startswith("drop_"))
-
-ADDRESSES: Final[tuple[Column, ...]] = (
-    Column("ip", "text", "", "An address seen in src_ip, dst_ip, inner or ARP columns", "decoder"),
-    Column("first_seen", "timestamp", "UTC", "Start of the batch in which this run first saw it; an address may repeat between runs", "decoder"),
-)
-
-TABLES: Final = {"packets": PACKETS, "capture_stats": CAPTURE_STATS, "addresses": ADDRESSES}
-
-
-def arrow_schema(table: str) -> pa.Schema:
-    """The Arrow schema of a table's segments (reserved columns left out). Text of packets is dictionary-encoded."""
-    import pyarrow as pa
-
-    types: dict[str, Any] = {
-        "timestamp": pa.timestamp("us"), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
-        "float32": pa.float32(), "bool": pa.bool_(), "text": pa.string(),
-    }  # fmt: skip
-
-    def arrow_type(column: Column) -> Any:
-        if column.type == "text" and table == "packets":
-            # Labels are indexed by the int16 column itself; addresses by int32 positions in the batch's dictionary.
-            return pa.dictionary(pa.int16() if isinstance(column.labels, tuple) and column.labels else pa.int32(), pa.string())
-        return types[column.type]
-
-    return pa.schema(pa.field(c.name, arrow_type(c), nullable=c.group != 0) for c in TABLES[table] if not c.reserved)
-
-
-SQL_TYPES: Final = {
-    "timestamp": "TIMESTAMP", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
-    "float32": "FLOAT", "bool": "BOOLEAN", "text": "VARCHAR",
-}  # fmt: skip
-
 
 class FrameBatch:
     """Captured frames: their bytes back to back in one arena, and where each lies.
@@ -247,11 +208,15 @@ class PacketBatch:
         short: int16[N_SHORT, n]. int_: int32[N_INT, n]. long: int64[N_LONG, n]. address: uint64[N_ADDRESS, n].
         entropy: float32[n]. present: uint32[n], the validity groups of each packet.
         count: rows present. source: where they were captured. undecodable, wire_bytes: totals over the rows.
+        names, frame_files: dictionaries of the server_name and frame_file columns.
 
     A slot whose group is absent holds whatever an earlier packet left there.
     """
 
-    __slots__ = ("address", "count", "entropy", "int_", "long", "present", "short", "source", "undecodable", "wire_bytes")
+    __slots__ = (
+        "address", "count", "entropy", "frame_files", "int_", "long", "names", "present", "short", "source",
+        "undecodable", "wire_bytes",
+    )  # fmt: skip
 
     def __init__(self, rows: int = ROWS_PER_BATCH) -> None:
         self.short: NDArray[np.int16] = np.zeros((N_SHORT, rows), np.int16)
@@ -262,30 +227,7 @@ class PacketBatch:
         self.present: NDArray[np.uint32] = np.zeros(rows, np.uint32)
         self.count = 0
         self.source = ""
+        self.names: list[str] = []
+        self.frame_files: list[str] = []
         self.undecodable = 0
         self.wire_bytes = 0
-
-
-def data_dictionary() -> str:
-    """docs/data-dictionary.md as text."""
-    lines = [
-        "# Data dictionary",
-        "",
-        "Generated by `python -m engine.packets` from `engine/packets.py`; do not edit. Absent is NULL, never 0.",
-        "Times are UTC in columns of type TIMESTAMP without a zone, which DuckDB, Spark and ClickHouse all read.",
-        "",
-    ]
-    for table, columns in TABLES.items():
-        lines += [f"## {table}", "", "| column | SQL type | unit | NULL | meaning | source |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| `{c.name}` | {SQL_TYPES[c.type]} | {c.unit} | {'yes' if c.group or c.reserved else 'never'} | {c.meaning} | {c.source} |"
-            for c in columns
-        ]
-        lines.append("")
-    lines += ["## Values of `packets.status`", "", "| status | meaning |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in STATUS]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(data_dictionary(), end="")  # noqa: T201 — this is the command's output

@@ -17,7 +17,8 @@ from engine.config import LakeConfig
 from engine.decode import Decoder
 from engine.errors import StoreError
 from engine.metrics import TOTAL_FIELDS, SourceTotals
-from engine.packets import L_TS, FrameBatch, PacketBatch, arrow_schema
+from engine.packets import L_TS, FrameBatch, PacketBatch
+from engine.tables import arrow_schema
 from engine.writer import TableWriter, run_name
 
 _STATS_EVERY_S = 1.0

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from engine.config import LakeConfig
 from engine.errors import StoreError
-from engine.packets import TABLES, arrow_schema
+from engine.tables import TABLES, arrow_schema
 
 _SUFFIX: Final = ".inprogress"
 _HOUR_US: Final = 3_600_000_000

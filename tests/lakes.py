@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.packets import STATUS_NAMES, arrow_schema
+from engine.packets import STATUS_NAMES
+from engine.tables import arrow_schema
 
 INTERNAL = [f"10.20.{net}.{host}" for net in range(3) for host in range(10, 26)]
 INTERNAL6 = [f"fd20::{net}:{host:x}" for net in range(2) for host in range(16, 24)]

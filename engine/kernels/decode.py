@@ -42,13 +42,20 @@ def decode_frames(
         if flags & k.HAS_PAYLOAD:
             payload_end = f[x.PAYLOAD] + f[x.PAYLOAD_LEN]
             # The carrier's own end, so that padding behind it is never taken for an inner packet.
-            flags |= _decode_tunnel(arena, min(end, payload_end), f, g, i, short, int_, address)
+            inner = _decode_tunnel(arena, min(end, payload_end), f, g, i, short, int_, long, address)
             start = f[x.PAYLOAD]
             stop = min(end, start + f[x.PAYLOAD_LEN])
             long[k.L_PAYLOAD_LEN, i] = f[x.PAYLOAD_LEN]
+            if inner & k.HAS_INNER_IP == 0:  # else the flow table looks at the inner packet's
+                int_[k.I_PAYLOAD, i] = start
+                int_[k.I_PAYLOAD_END, i] = stop
+            flags |= inner
             if stop > start:
                 entropy[i] = entropy_of(arena, start, stop, logs, histogram)
                 flags |= k.HAS_ENTROPY
+        if flags & k.IS_FRAGMENT:
+            int_[k.I_FRAGMENT, i] = f[x.FRAGMENT_ID]
+            flags |= k.IS_LATER_FRAGMENT if f[x.LATER_FRAGMENT] else 0
         present[i] = flags
         _store(f, flags, i, short, int_, long, address)
 
@@ -89,7 +96,7 @@ def _decode_packet(buf, p, end, kind, f):
 
 
 @helper
-def _decode_tunnel(buf, end, f, g, i, short, int_, address):
+def _decode_tunnel(buf, end, f, g, i, short, int_, long, address):
     """Store what a tunnel carries into the inner columns of row `i`; returns the groups that became valid."""
     encap, p, kind = find_tunnel(buf, end, f)
     if encap == x.NOTHING:
@@ -117,6 +124,20 @@ def _decode_tunnel(buf, end, f, g, i, short, int_, address):
         int_[k.I_INNER_SRC_PORT, i] = g[x.SRC_PORT]
         int_[k.I_INNER_DST_PORT, i] = g[x.DST_PORT]
         flags |= k.HAS_INNER_PORTS
+    if g[x.PRESENT] & k.HAS_TCP:
+        short[k.S_INNER_TCP_FLAGS, i] = g[x.TCP_FLAGS]
+        long[k.L_INNER_SEQ, i] = g[x.TCP_SEQ]
+        long[k.L_INNER_ACK, i] = g[x.TCP_ACK]
+        flags |= k.HAS_INNER_TCP
+    if g[x.PRESENT] & k.HAS_ICMP:
+        short[k.S_INNER_ICMP_TYPE, i] = g[x.ICMP_TYPE]
+        short[k.S_INNER_ICMP_CODE, i] = g[x.ICMP_CODE]
+        flags |= k.HAS_INNER_ICMP
+    if g[x.PRESENT] & k.HAS_PAYLOAD:
+        long[k.L_INNER_PAYLOAD_LEN, i] = g[x.PAYLOAD_LEN]
+        int_[k.I_PAYLOAD, i] = g[x.PAYLOAD]
+        int_[k.I_PAYLOAD_END, i] = min(end, g[x.PAYLOAD] + g[x.PAYLOAD_LEN])
+        flags |= k.HAS_INNER_PAYLOAD
     return flags
 
 

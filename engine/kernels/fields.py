@@ -12,6 +12,7 @@ it never leaves the first-level cache.
     IP_VERSION, SRC_HI, SRC_LO, DST_HI, DST_LO, PROTO, TTL,
     IP_END,        # one past the last byte of the IP packet as its header claims
     LATER_FRAGMENT,  # 1 when the transport header is in another frame
+    FRAGMENT_ID,   # identification of a fragment, 32 bits as signed
     WIRE_END,      # one past the last byte of the frame on the wire
     SRC_PORT, DST_PORT, TCP_FLAGS, TCP_SEQ, TCP_ACK, TCP_WINDOW, ICMP_TYPE, ICMP_CODE,
     PAYLOAD, PAYLOAD_LEN,  # first byte; length by the headers
@@ -20,7 +21,7 @@ it never leaves the first-level cache.
     UPPER_AT,
     DEPTH,
     N_FIELDS,
-) = range(34)
+) = range(35)
 # fmt: on
 
 # What the link layer leads to: an EtherType where it has one, else these.

@@ -15,6 +15,7 @@ from engine.kernels.fields import (
     ARP_SRC,
     DST_HI,
     DST_LO,
+    FRAGMENT_ID,
     IP_END,
     IP_VERSION,
     LATER_FRAGMENT,
@@ -62,6 +63,7 @@ def parse_ipv4(buf, p, end, f):
     fragment = be16(buf, p + 6)
     if fragment & 0x3FFF:  # more fragments, or an offset
         f[PRESENT] |= IS_FRAGMENT
+        f[FRAGMENT_ID] = be16(buf, p + 4)
     f[LATER_FRAGMENT] = 1 if fragment & 0x1FFF else 0
     total = be16(buf, p + 2)
     if total == 0:  # left to the network card by segmentation offload: to the end of the frame
@@ -137,6 +139,7 @@ def _skip_extensions(buf, p, end, following, f):
             fragment = be16(buf, p + 2)
             if fragment & 0xFFF9:  # offset, or the M bit; an atomic fragment (RFC 6946) is whole
                 f[PRESENT] |= IS_FRAGMENT
+                f[FRAGMENT_ID] = (be32(buf, p + 4) ^ 0x80000000) - 0x80000000
             if fragment & 0xFFF8:
                 f[LATER_FRAGMENT] = 1
         else:

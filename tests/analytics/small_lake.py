@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from engine.packets import TABLES, arrow_schema
+from engine.tables import TABLES, arrow_schema
 
 NOON = datetime(2026, 11, 24, 12)  # noqa: DTZ001 — UTC by contract
 DEFAULTS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from analytics.countries import COUNTRIES
 from analytics.queries import RANGES_S, Snapshots, step_for
 from analytics.recent import info_text, protocol_name
 from analytics.segments import SegmentIndex
-from engine.packets import arrow_schema
+from engine.tables import arrow_schema
 from tests.lakes import (
     GEOIP_COUNTRIES,
     Lake,

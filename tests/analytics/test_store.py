@@ -17,7 +17,9 @@ import pytest
 import analytics
 from analytics.readonly import check
 from engine.errors import ConfigError, StoreError
-from engine.packets import PACKETS, SQL_TYPES, TABLES
+from engine.packets import PACKETS
+from engine.schema import SQL_TYPES
+from engine.tables import TABLES
 from tests.analytics.small_lake import NOON, make_lake, segment
 
 

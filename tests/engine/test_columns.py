@@ -15,6 +15,7 @@ from engine.columns import Columns
 from engine.decode import Decoder
 from engine.kernels import address as kernel
 from engine.packets import PacketBatch
+from engine.tables import arrow_schema
 from tests import builders as b
 from tests.builders import decoder, ethernet, fill, ipv4, ipv6, tcp, udp
 
@@ -123,7 +124,7 @@ def test_nulls__counts_and_bitmaps_of_any_row_count() -> None:
         arrow = columns.to_arrow(work.decode(fill([FRAMES[i % len(FRAMES)] for i in range(n)]), rows))
         arrow.validate(full=True)
         assert arrow.num_rows == n
-        assert arrow.schema == k.arrow_schema("packets")
+        assert arrow.schema == arrow_schema("packets")
         for column in arrow.columns:
             assert column.null_count == column.to_pylist().count(None)
         assert arrow.column("src_port").is_valid().to_pylist() == [i % 6 in (0, 1, 3) for i in range(n)]
@@ -156,7 +157,7 @@ def test_new_addresses__once_in_a_run() -> None:
         columns.to_arrow(work.decode(fill(frames), rows))
         batch = columns.new_addresses(at)
         batch.validate(full=True)
-        assert batch.schema == k.arrow_schema("addresses")
+        assert batch.schema == arrow_schema("addresses")
         return list(zip(batch.column("ip").to_pylist(), batch.column("first_seen").cast(pa.int64()).to_pylist(),
                         strict=True))  # fmt: skip
 

@@ -16,7 +16,8 @@ import pytest
 
 from engine.config import LakeConfig
 from engine.errors import StoreError
-from engine.packets import F_TS_NS, TABLES, arrow_schema
+from engine.packets import F_TS_NS
+from engine.tables import TABLES, arrow_schema
 from engine.writer import TableWriter, init_lake, run_name
 from tests.builders import decoder, ethernet, fill, ipv4, udp
 
