@@ -88,6 +88,24 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--output", type=Path, metavar="FILE", help="write there instead of standard output")
     _lake(sql)
 
+    export = command("export", _export, "write the frames of selected packets as pcap or pcapng")
+    export.add_argument("output", metavar="OUT", help="file ending in .pcap or .pcapng; - is pcapng to standard output")
+    _selection(export)
+    export.add_argument("--since", metavar="TIME", help="from this time on: ISO in UTC, or 30s, 5m, 2h, 1d ago")
+    export.add_argument("--until", metavar="TIME", help="before this time")
+    export.add_argument("--limit", type=int, metavar="FRAMES", help="at most the first so many frames")
+    export.add_argument("--max-size", type=int, default=4096, metavar="MIB", help="refuse a larger file (default 4096)")
+    export.add_argument("--dry-run", action="store_true", help="say how much it would be, write nothing")
+
+    inspect = command("inspect", _inspect, "show the layers and bytes of one packet, of the lake or of a savefile")
+    inspect.add_argument("file", nargs="?", metavar="FILE", help="savefile; without one, the packet is from the lake")
+    inspect.add_argument("number", nargs="?", type=int, metavar="FRAME_NO", help="number of its frame, from 1")
+    _selection(inspect)
+    inspect.add_argument("--nth", type=int, default=1, metavar="N", help="the Nth packet that matches (default 1)")
+    inspect.add_argument("--source", metavar="NAME", help="interface or savefile, as in the column `source`")
+    inspect.add_argument("--frame-no", type=int, metavar="N", help="number of the frame within its source")
+    inspect.add_argument("--format", choices=("text", "json"), default="text")
+
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
     geoip.add_argument("action", nargs="?", choices=("status", "install", "use"), default="status")
     geoip.add_argument("path", nargs="?", metavar="PATH", help="for `use`: a MaxMind-format database")
@@ -108,8 +126,20 @@ def _lake(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lake", metavar="DIR", help="where the lake is (default: in your data directory)")
 
 
+def _selection(parser: argparse.ArgumentParser) -> None:
+    _lake(parser)
+    parser.add_argument("--where", metavar="SQL", help="condition over the columns of packets")
+    parser.add_argument("--flow", type=int, action="append", metavar="ID", help="packets of this flow_id; repeatable")
+
+
 def _common(parser: argparse.ArgumentParser) -> None:
     _lake(parser)
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="a flow that is quiet for so long has ended (60)")
+    parser.add_argument("--active", type=float, metavar="SECONDS", help="a longer flow is reported in parts (300)")
+    parser.add_argument("--max-flows", type=int, metavar="N", help="flows at once, 384 bytes each (default 500000)")
+    parser.add_argument("--no-applications", action="store_true", help="do not look at what payloads say")
+    parser.add_argument("--frames", metavar="full|off|BYTES", help="raw frames kept beside the rows (default full)")
+    parser.add_argument("--frames-limit", type=int, metavar="MIB", help="at most this much of them (default 1024)")
     parser.add_argument("--sensor", metavar="NAME", help="name of this sensor in the lake (default: the host's)")
     parser.add_argument("--user", metavar="NAME", help="as root: the account to become (default: who ran sudo)")
     parser.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`")
@@ -136,8 +166,21 @@ def _load(options: argparse.Namespace) -> Any:
             driver=given.get("driver"),
         )
         .override("lake", sensor=given.get("sensor"), path=given.get("lake"))
+        .override("frames", **_frames(given.get("frames"), given.get("frames_limit")))
+        .override("flows", idle_s=given.get("idle"), active_s=given.get("active"), max_flows=given.get("max_flows"))
+        .override("applications", enabled=False if given.get("no_applications") else None)
         .override("web", port=given.get("port"), enabled=False if given.get("no_dashboard") else None)
     )
+
+
+def _frames(text: str | None, limit_mib: int | None) -> dict[str, Any]:
+    """The values of the section `frames` for --frames and --frames-limit."""
+    limit = None if limit_mib is None else limit_mib << 20
+    if text is None or text in ("full", "off"):
+        return {"mode": text, "limit_bytes": limit}
+    if not text.isdecimal():
+        raise ConfigError(f"--frames {text!r} is unknown; use full, off, or the number of bytes to keep of each frame")
+    return {"mode": "head", "head_bytes": int(text), "limit_bytes": limit}
 
 
 def _lake_path(config: Any) -> Path:
@@ -258,6 +301,25 @@ def _sql(options: argparse.Namespace) -> int:
             lake, options.query if options.query is not None else sys.stdin.read(), options.format, options.output
         )
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from analytics import pcap_export
+
+    return pcap_export.run(_lake_path(_load(options)), options)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from analytics import inspector
+
+    if options.file is None:
+        return inspector.run(_lake_path(_load(options)), options)
+    if options.number is None:
+        raise ConfigError(f"engine inspect {options.file} needs the FRAME_NO to show, from 1")
+    from engine.capture.lookup import read_frame
+
+    frame = inspector.Frame(*read_frame(options.file, options.number), options.file, options.number)
+    return inspector.show(frame, options.format)
 
 
 def _geoip(options: argparse.Namespace) -> int:

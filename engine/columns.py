@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SEEN_LIMIT = 1 << 20  # addresses remembered before `addresses` may repeat them
 
 
-class _AddressTable:
+class AddressTable:
     """The hash table and its entries for one kind of column; see `engine.kernels.address`."""
 
     def __init__(self, rows: int, per_row: int) -> None:
@@ -38,6 +38,7 @@ class _AddressTable:
     def start(self) -> int:
         """The generation of a new batch: entries of earlier ones no longer count."""
         self.generation += 1
+        self.n[0] = 0
         return self.generation
 
     def arrays(self) -> tuple[Any, ...]:
@@ -58,8 +59,8 @@ class Columns:
     def __init__(self, rows: int = k.ROWS_PER_BATCH) -> None:
         self.schema = arrow_schema("packets")
         # A row has two outer and two inner addresses, or two of ARP.
-        self._ips = _AddressTable(rows, 4)
-        self._macs = _AddressTable(rows, 2)
+        self._ips = AddressTable(rows, 4)
+        self._macs = AddressTable(rows, 2)
         self._bits: NDArray[np.uint8] = np.zeros((k.N_GROUPS, (rows + 7) // 8), np.uint8)
         self._counts: NDArray[np.int64] = np.zeros(k.N_GROUPS, np.int64)
         self._zeros = pa.py_buffer(np.zeros(rows, np.int32))

@@ -63,6 +63,65 @@ class LakeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FramesConfig:
+    """Raw frames beside the rows: whole ("full"), their first `head_bytes` ("head") or none ("off"), in a ring of
+    `limit_bytes` for each sensor of a lake."""
+
+    mode: str = "full"
+    head_bytes: int = 128
+    limit_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        _check(self.mode in ("full", "head", "off"), "frames.mode", self.mode, "use full, head or off")
+        _check(
+            14 <= self.head_bytes <= MAX_CAPLEN, "frames.head_bytes", self.head_bytes, f"use 14 to {MAX_CAPLEN} bytes"
+        )
+        _check(
+            16 << 20 <= self.limit_bytes <= 1 << 50, "frames.limit_bytes", self.limit_bytes, "use 16 MiB to 1024 TiB"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowsConfig:
+    """When a flow ends. It is quiet for `idle_s` (`linger_s` once both sides have closed it), or lives for `active_s`,
+    after which it goes on as the next part. At `max_flows` (384 bytes each) the quietest ones end early.
+    """
+
+    idle_s: float = 60.0
+    active_s: float = 300.0
+    linger_s: float = 5.0
+    max_flows: int = 500_000
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.idle_s <= 86_400, "flows.idle_s", self.idle_s, "use 1 to 86400 seconds")
+        _check(1 <= self.active_s <= 86_400, "flows.active_s", self.active_s, "use 1 to 86400 seconds")
+        _check(0 <= self.linger_s <= 3_600, "flows.linger_s", self.linger_s, "use 0 to 3600 seconds")
+        _check(1_000 <= self.max_flows <= 50_000_000, "flows.max_flows", self.max_flows, "use 1000 to 50000000")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationsConfig:
+    """Recognising applications. During live capture parsers may use `budget` of one core, averaged over half a second;
+    1 is no limit. A replay is not limited."""
+
+    enabled: bool = True
+    budget: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(0 < self.budget <= 1, "applications.budget", self.budget, "use more than 0, up to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig:
+    """Threads. 0 chooses by the number of cores."""
+
+    decode_threads: int = 0
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.decode_threads <= 64, "pipeline.decode_threads", self.decode_threads, "use 0 to 64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
     """The dashboard. It listens on the loopback interface only, in this version."""
 
@@ -79,6 +138,10 @@ class EngineConfig:
 
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    flows: FlowsConfig = field(default_factory=FlowsConfig)
+    applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     web: WebConfig = field(default_factory=WebConfig)
 
     def override(self, section: str, **values: Any) -> EngineConfig:

@@ -1,7 +1,8 @@
 """The flow row: how a flow is kept while it lives (one record of 48 words), and the columns it becomes.
 
-A record is a row of one int64 array, so that all of it lies in six neighbouring cache lines: two lines that both
-directions share, then two for each direction. The direction of the client, who sent first, comes first.
+A record is a row of one int64 array, so that all of it lies in six neighbouring cache lines: two that both directions
+share, then two for what endpoint A sent and two for B. Of a packet without payload only the first line of the record and
+the first of its direction are touched.
 """
 
 from __future__ import annotations
@@ -24,19 +25,22 @@ from engine.schema import Column
     R_PART,   # from 1
     R_SYN_NS,  # time of the newest SYN before its answer
     R_RTT_NS,  # handshake round trip, or MISSING
-    R_APP,    # number in APP_NAMES, bits APP_*
     R_NAME,   # number of the server name, 0 none
-    R_APP_SINCE,  # packet number (of this table) from which rows carry the application
+    R_NAME_SINCE,
+    R_APP_SINCE,  # number of the packet (of this table) from which rows carry the name, the application
     R_ISN,    # sequence number of the SYN
 ) = range(16)  # fmt: skip
 N_COMMON: Final = 16
 (
-    D_PACKETS, D_BYTES, D_PAYLOAD,
+    # First line.
+    D_PACKETS, D_BYTES,
     D_SIZES,   # smallest << 32 | largest wirelen
     D_FIRST, D_LAST,  # ns
     D_GAPS,    # smallest << 32 | largest inter-arrival time, in us
     D_FLAGS,   # TCP flags seen, retransmits << 8
     D_NEXT_SEQ,  # sequence number after the highest byte seen, or MISSING
+    # Second line.
+    D_PAYLOAD,
     D_ENTROPY,  # sum of entropy, in units of 2**-20 bits per byte
     D_COUNTS,  # packets with entropy << 16 | payload packets still to hand to a parser << 8 | bytes in the head
     D_MAC,     # of the sender, or MISSING
@@ -72,6 +76,8 @@ STATE_ICMP: Final = 1 << 11
 STATE_ENCAP: Final = 12  # tunnel + 1, 4 bits
 STATE_ICMP_TYPE: Final = 16  # 8 bits; the code in the next 8
 STATE_ENDED: Final = 32  # reason + 1, 4 bits
+STATE_APP_DONE: Final = 1 << 36  # no parser wants more
+STATE_APP: Final = 40  # number in APP_NAMES, 16 bits
 
 OUTCOMES: Final = ("established", "answered", "refused", "reset", "unanswered", "half-open")
 ESTABLISHED, ANSWERED, REFUSED, RESET, UNANSWERED, HALF_OPEN = range(len(OUTCOMES))

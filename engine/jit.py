@@ -183,6 +183,32 @@ def call_int3(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
     return types.int32(types.int64, types.int64, types.int64, types.int64), codegen
 
 
+@intrinsic
+def _prefetch(typingctx: Any, array: Any, at: Any) -> Any:
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, word(1), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@helper
+def _no_prefetch(array: Any, at: Any) -> None:
+    pass
+
+
+# prefetch(array, at): bring the cache line of the array's flat element `at` nearer; any index, nothing is read.
+prefetch = _no_prefetch if numba_config.DISABLE_JIT or numba_config.BOUNDSCHECK else _prefetch
+
+
 def _checked_loads() -> tuple[Any, Any, Any, Any]:
     """Byte loads through array indexing: for runs without the compiler and for NUMBA_BOUNDSCHECK=1."""
     int64: Any = np.int64  # numpy's own annotations of << differ between its versions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(slots=True)
@@ -27,6 +27,14 @@ class SourceTotals(SourceCounters):
     drop_not_written: int = 0
     undecodable: int = 0
     wire_bytes: int = 0
+    flows: int = 0
+    flows_evicted: int = 0
+    flows_not_written: int = 0
+    messages: int = 0
+    messages_missed: int = 0
+    messages_bad: int = 0
+    frames_stored: int = 0
+    frames_not_stored: int = 0
 
     @property
     def own_drops(self) -> int:
@@ -55,7 +63,4 @@ class SourceTotals(SourceCounters):
         return SourceTotals(**{name: getattr(self, name) for name in TOTAL_FIELDS})
 
 
-TOTAL_FIELDS = (
-    "received", "kernel_drops", "interface_drops", "rows", "drop_unread_at_stop", "drop_not_written",
-    "undecodable", "wire_bytes",
-)  # fmt: skip
+TOTAL_FIELDS = tuple(f.name for f in fields(SourceTotals))

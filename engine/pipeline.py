@@ -1,35 +1,82 @@
-"""The one file that wires stages: sources -> frame batches -> publisher, with two threads and a bounded pool.
+"""The one file that wires stages: sources -> frame batches -> decoded rows -> publisher, with bounded pools.
 
     capture thread   fills FrameBatches from the sources and hands them on
-    publish thread   decodes, writes and publishes them, and gives them back
+    decode threads   decode them into PacketBatches, each every n-th batch
+    publish thread   takes them in the order of capture: flows, frames, rows, segments; and gives them back
 
-Batches come from a fixed pool. When the publish thread falls behind, the pool runs empty and the capture thread waits:
-the kernel's ring then absorbs the burst, and what does not fit there is counted by the kernel.
+Batches come from fixed pools. When a later thread falls behind, its pool runs empty and the earlier one waits: the
+kernel's ring then absorbs the burst, and what does not fit there is counted by the kernel.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from engine.capture.pacing import Pace
 from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult, Source
-from engine.config import LakeConfig
+from engine.config import EngineConfig
+from engine.decode import Decoder
 from engine.errors import EngineError, StoreError, TruncatedFile
 from engine.metrics import SourceTotals
-from engine.packets import FrameBatch
+from engine.packets import FrameBatch, PacketBatch
 from engine.publish import Publisher
 
 _HAND_OFF_S: Final = 0.3  # a batch is passed on at this age, full or not: with publishing, rows show within 2 s
 _POLL_S: Final = 0.05
 _DRAIN_S: Final = 1.0  # at stop, the kernel's buffer is read for at most this long
 _SAMPLE_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfSource:
+    """In the place of a batch: the source of this name will send no more."""
+
+    name: str
+
+
+_NOTHING: Final = EndOfSource("")
+
+
+class _DecodeWorker:
+    """A thread that decodes. It has row batches of its own: shared ones could all wait behind a slower thread's batch."""
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        self.todo: queue.SimpleQueue[FrameBatch | EndOfSource | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[tuple[FrameBatch, PacketBatch] | EndOfSource | None] = queue.SimpleQueue()
+        self.free: queue.SimpleQueue[PacketBatch] = queue.SimpleQueue()
+        for _ in range(2):
+            self.free.put(PacketBatch())
+        self._decoder = Decoder()
+        self._on_failure = on_failure
+
+    def run(self) -> None:
+        """Until None comes, which is passed on like everything else."""
+        try:
+            while True:
+                item = self.todo.get()
+                if isinstance(item, FrameBatch):
+                    self.done.put((item, self._decoder.decode(item, self.free.get())))
+                    continue
+                self.done.put(item)
+                if item is None:
+                    return
+        except BaseException as error:  # noqa: BLE001 — a thread's top: remembered, and the engine stops
+            self._on_failure(error)
+            self.done.put(None)
+
+
+def decode_threads(config: EngineConfig) -> int:
+    """Threads that decode; by default as many as leave a core each for capturing and publishing, at least one."""
+    return config.pipeline.decode_threads or max(1, min(8, len(os.sched_getaffinity(0)) - 2))
 
 
 class LiveSourceLike(Source, Protocol):
@@ -50,12 +97,14 @@ class Pipeline:
         pool: FrameBatches in circulation.
     """
 
-    def __init__(self, lake: Path, config: LakeConfig, report: Callable[[str, str], None], pool: int = 6) -> None:
+    def __init__(self, lake: Path, config: EngineConfig, report: Callable[[str, str], None], pool: int = 6) -> None:
         self._report = report
         self._free: queue.SimpleQueue[FrameBatch] = queue.SimpleQueue()
-        self._full: queue.SimpleQueue[FrameBatch | None] = queue.SimpleQueue()
         for _ in range(pool):
             self._free.put(FrameBatch())
+        self._workers = [_DecodeWorker(self._decode_failed) for _ in range(decode_threads(config))]
+        self._sent = 0
+        self._send_lock = threading.Lock()
         self._publisher = Publisher(lake, config, self._store_failed)
         self._stop = threading.Event()
         self._done = threading.Event()
@@ -73,6 +122,7 @@ class Pipeline:
 
     def start_live(self, sources: Sequence[LiveSourceLike]) -> None:
         """Capture from opened sources until `stop`."""
+        self._publisher.live = True
         self._start(lambda: self._capture_live(sources))
 
     def start_replay(self, files: Sequence[SavefileSource], pace: Pace) -> None:
@@ -84,6 +134,7 @@ class Pipeline:
         self._threads = [
             threading.Thread(target=self._guard, args=(capture, True), name="capture", daemon=True),
             threading.Thread(target=self._guard, args=(self._publish_loop, False), name="publish", daemon=True),
+            *(threading.Thread(target=worker.run, name="decode", daemon=True) for worker in self._workers),
         ]
         for thread in self._threads:
             thread.start()
@@ -99,7 +150,7 @@ class Pipeline:
             settled = self._earlier.get(name, 0) + self._next_frame_no[name] - 1 + kernel_drops
             received = max(received, settled + batch.count)  # the read that does not return has not told its frames
             self._observed[name] = (received, kernel_drops, interface_drops, received - settled)
-        self._full.put(None)
+        self._send(None)
 
     def wait(self, timeout_s: float) -> bool:
         """True when the run has ended. Raises what stopped a thread unexpectedly."""
@@ -107,6 +158,11 @@ class Pipeline:
         if ended and self._failure is not None:
             raise self._failure
         return ended
+
+    @property
+    def flow_memory(self) -> tuple[int, int]:
+        """Most flows that lived at once, and the bytes that the flow table is bounded to."""
+        return self._publisher.peak_flows, self._publisher.flow_bound_bytes
 
     @property
     def totals(self) -> dict[str, SourceTotals]:
@@ -123,9 +179,20 @@ class Pipeline:
             self._stop.set()
         finally:
             if is_capture:
-                self._full.put(None)
+                self._send(None)
             else:
                 self._done.set()
+
+    def _send(self, item: FrameBatch | EndOfSource | None) -> None:
+        """Pass something to the publish thread by way of the next decode thread; None ends all of them."""
+        with self._send_lock:
+            for worker in self._workers if item is None else [self._workers[self._sent % len(self._workers)]]:
+                worker.todo.put(item)
+            self._sent += 1
+
+    def _decode_failed(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._stop.set()
 
     def _store_failed(self, error: StoreError) -> None:
         self.store_failures += 1
@@ -137,22 +204,27 @@ class Pipeline:
             self._stop.set()
 
     def _publish_loop(self) -> None:
+        turn = 0
         while True:
+            worker = self._workers[turn % len(self._workers)]
             try:
-                batch = self._full.get(timeout=_POLL_S)
+                item = worker.done.get(timeout=_POLL_S)
             except queue.Empty:
-                batch = None
-                ended = False
+                item = _NOTHING
             else:
-                ended = batch is None
-            if batch is not None:
-                self._publisher.take(batch)
-                batch.clear()
-                self._free.put(batch)
+                turn += 1
+            if isinstance(item, tuple):
+                frames, rows = item
+                self._publisher.take(frames, rows)
+                worker.free.put(rows)
+                frames.clear()
+                self._free.put(frames)
             for source, counts in list(self._observed.items()):
                 self._publisher.observe(source, *counts)
-            if ended:
-                self._publisher.publish()
+            if isinstance(item, EndOfSource) and item is not _NOTHING:
+                self._publisher.end_source(item.name)
+            if item is None:
+                self._publisher.finish()
                 return
             self._publisher.publish_due()
 
@@ -181,7 +253,7 @@ class Pipeline:
             self._free.put(batch)
             return
         self._next_frame_no[name] += batch.count
-        self._full.put(batch)
+        self._send(batch)
 
     def _hand_on_old(self) -> None:
         now = time.monotonic()
@@ -249,6 +321,7 @@ class Pipeline:
         if source.name in self._filling:
             self._hand_on(source.name)
         self._observe(source, final=True)
+        self._send(EndOfSource(source.name))
         source.close()
 
     def _capture_files(self, files: Sequence[SavefileSource], pace: Pace) -> None:
@@ -277,4 +350,5 @@ class Pipeline:
                 self._hand_on(source.name)
             self._observe(source)
             self._earlier[source.name] = self._observed[source.name][0]
+            self._send(EndOfSource(source.name))
             source.close()

@@ -108,7 +108,7 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     try:
         drop()
         init_lake(lake)
-        pipeline = Pipeline(lake, config.lake, report, pool=4 + 2 * len(sources))
+        pipeline = Pipeline(lake, config, report, pool=4 + 2 * len(sources))
         if generated:
             pipeline.start_replay([SavefileSource(GENERATED, stream=GeneratedCapture())], Pace("recorded"))
         else:
@@ -161,7 +161,8 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
 
     drop()
     init_lake(lake)
-    pipeline = Pipeline(lake, config.lake, report, pool=4)
+    config = config.override("applications", budget=1.0)  # a file waits for its parsers
+    pipeline = Pipeline(lake, config, report, pool=4)
     pipeline.start_replay([SavefileSource(f, config.capture.bpf_filter) for f in files], pace)
     return _finish(pipeline, lake, Dashboard(None, ""))
 
@@ -198,7 +199,7 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
         pipeline.abandon()
     if not pipeline.wait(2.0):
         raise CaptureError("the engine did not stop within 5 s; segments published before are complete")
-    print_summary(pipeline.totals, time.monotonic() - started, lake)
+    print_summary(pipeline.totals, time.monotonic() - started, lake, pipeline.flow_memory)
     return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
 
 
@@ -222,8 +223,8 @@ def _progress(totals: dict[str, SourceTotals], elapsed_s: float) -> None:
         sys.stderr.flush()
 
 
-def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path) -> None:
-    """Packets, rate, drops by cause, and where the lake is."""
+def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path, flow_memory: tuple[int, int]) -> None:
+    """Packets, rate, drops by cause, flows, applications, raw frames, and where the lake is."""
     if _on_terminal():
         say("")
     rows = sum(t.rows for t in totals.values())
@@ -233,6 +234,17 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path)
     for name, t in totals.items():
         drops = ", ".join(f"{cause} {count:,}" for cause, count in t.drops.items())
         say(f"  {name}: received {t.received:,}; drops: {drops}; undecodable {t.undecodable:,}")
+    flows, evicted = sum(t.flows for t in totals.values()), sum(t.flows_evicted for t in totals.values())
+    peak, bound = flow_memory
+    say(f"flows: {flows:,}, ended early {evicted:,}; at most {peak:,} at once; table bounded to {bound >> 20:,} MiB")
+    messages, missed = sum(t.messages for t in totals.values()), sum(t.messages_missed for t in totals.values())
+    stored, not_stored = (
+        sum(t.frames_stored for t in totals.values()),
+        sum(t.frames_not_stored for t in totals.values()),
+    )
+    say(
+        f"application messages: {messages:,} read, {missed:,} missed; raw frames: {stored:,} kept, {not_stored:,} not kept"
+    )
     say(f"lake: {lake}   (to query it: engine sql --lake {shlex.quote(str(lake))})")
 
 

@@ -23,7 +23,7 @@ def _slot(hi, lo, mask):
 
 
 @helper
-def _entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n):
+def find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n):
     """Number of the address among the batch's entries; n[0] grows by one when it is new."""
     mask = tags.shape[0] - 1
     tag = generation * 2 + (kind & 1)
@@ -51,23 +51,22 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
     Args:
         address: uint64[N_ADDRESS, rows]. present: uint32[rows]. versions: int16[rows], 4 or 6 of the outer header.
         int_: int32[N_INT, rows], written. generation: > any used with this table before.
-        n: int64[1], written: the number of entries. The rest as in the module text.
+        n: int64[1], the number of entries, 0 before. The rest as in the module text.
     """
-    n[0] = 0
     for i in range(count):
         flags = present[i]
         src = dst = inner_src = inner_dst = arp_src = arp_dst = np.int32(0)
         if flags & np.uint32(k.HAS_IP):
             kind = KIND_IPV6 if versions[i] == 6 else KIND_IPV4
-            src = _entry(
+            src = find_entry(
                 address[k.A_SRC_HI, i], address[k.A_SRC_LO, i], kind, generation, keys, tags, found, entries, kinds, n
             )
-            dst = _entry(
+            dst = find_entry(
                 address[k.A_DST_HI, i], address[k.A_DST_LO, i], kind, generation, keys, tags, found, entries, kinds, n
             )
             if flags & np.uint32(k.HAS_INNER_IP):
                 kind = KIND_IPV6 if flags & np.uint32(k.IS_INNER_IPV6) else KIND_IPV4
-                inner_src = _entry(
+                inner_src = find_entry(
                     address[k.A_INNER_SRC_HI, i],
                     address[k.A_INNER_SRC_LO, i],
                     kind,
@@ -79,7 +78,7 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
                     kinds,
                     n,
                 )
-                inner_dst = _entry(
+                inner_dst = find_entry(
                     address[k.A_INNER_DST_HI, i],
                     address[k.A_INNER_DST_LO, i],
                     kind,
@@ -93,8 +92,12 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
                 )
         elif flags & np.uint32(k.HAS_ARP):
             zero = np.uint64(0)
-            arp_src = _entry(zero, address[k.A_ARP_SRC, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n)
-            arp_dst = _entry(zero, address[k.A_ARP_DST, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n)
+            arp_src = find_entry(
+                zero, address[k.A_ARP_SRC, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n
+            )
+            arp_dst = find_entry(
+                zero, address[k.A_ARP_DST, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n
+            )
         int_[k.I_SRC_IP, i] = src
         int_[k.I_DST_IP, i] = dst
         int_[k.I_INNER_SRC_IP, i] = inner_src
@@ -106,13 +109,12 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
 @kernel
 def index_macs(address, present, count, int_, generation, keys, tags, found, entries, kinds, n):
     """As `index_ips`, for the MAC columns."""
-    n[0] = 0
     zero = np.uint64(0)
     for i in range(count):
         src = dst = np.int32(0)
         if present[i] & np.uint32(k.HAS_MAC):
-            src = _entry(zero, address[k.A_SRC_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
-            dst = _entry(zero, address[k.A_DST_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
+            src = find_entry(zero, address[k.A_SRC_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
+            dst = find_entry(zero, address[k.A_DST_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
         int_[k.I_SRC_MAC, i] = src
         int_[k.I_DST_MAC, i] = dst
 
