@@ -24,10 +24,11 @@ import duckdb
 import pyarrow as pa
 
 from analytics.formats import WRITERS, Writer, write_plan
+from analytics.question_columns import QUESTIONS
 from analytics.readonly import check, one_line
 from analytics.store import connect
 from engine.errors import ConfigError, EngineError, StoreError
-from engine.tables import TABLES
+from engine.tables import APPLICATION_TABLES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,20 +37,32 @@ if TYPE_CHECKING:
 
 BATCH_ROWS: Final = 50_000
 WITH_ROWS: Final = frozenset({"SELECT", "EXPLAIN", "MULTI"})  # kinds of statements that have a result to show
-VIEWS: Final = (*TABLES, "geo")
+_ABOUT: Final = {
+    "packets": "every frame",
+    "flows": "connections, long ones in parts",
+    "capture_stats": "what was captured and lost, by second",
+    "addresses": "every address, when first seen",
+    **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),
+    "geo": "what kind of address it is, and where",
+    **QUESTIONS,
+}
+VIEWS: Final = (*TABLES, "geo", *QUESTIONS)
 _TABLES: Final = """
-SELECT table_name AS "table", count(*) AS columns FROM information_schema.columns
-WHERE table_name IN ({views}) GROUP BY ALL ORDER BY ALL
+SELECT "table", count(column_name) AS columns, about
+FROM (VALUES {views}) AS v(n, "table", about) JOIN information_schema.columns ON table_name = "table"
+GROUP BY n, "table", about ORDER BY n
 """
 _SCHEMA: Final = "SELECT column_name, column_type FROM (DESCRIBE {view})"
 HELP: Final = """\
-SQL over the views packets, capture_stats, addresses and geo; end it with a semicolon. Times are UTC.
-  .tables         the views and their number of columns
+SQL over the lake's tables (packets, flows, dns, tls, ...) and over views that answer questions (hosts, services,
+beacons, new_hosts, ...); end it with a semicolon. Times are UTC.
+  .tables         all of them, with the question each answers
   .schema TABLE   the columns of one
   .help           this
   .quit           leave (or Ctrl-D)
 Ctrl-C stops a query. Addresses are text: WHERE src_ip = '10.0.0.1', or src_ip <<= '10.0.0.0/8'.
-A condition on date (and hour) makes a query on a large lake fast.
+A condition on date (and hour) makes a query on a large lake fast; so does a range, which every question takes:
+FROM hosts_between(now() - INTERVAL 1 HOUR, NULL), FROM table_between('packets', '2026-11-24 12:00', '2026-11-24 13:00')
 """
 
 
@@ -112,9 +125,9 @@ def _run(con: DuckDBPyConnection, sql: str, fmt: str, output: Path | None) -> No
     if not statements:
         raise ConfigError('the SQL is empty; try `engine sql "SELECT count(*) FROM packets"`')
     try:
-        _interruptible(con, partial(_execute, con, statements, fmt, output))
+        interruptible(con, partial(_execute, con, statements, fmt, output))
     except (duckdb.Error, OSError, pa.ArrowException) as error:  # Arrow wraps what DuckDB raises between batches
-        raise _translated(error, sql, output) from None
+        raise translated(error, sql, output) from None
 
 
 def _execute(con: DuckDBPyConnection, statements: list[Statement], fmt: str, output: Path | None) -> None:
@@ -125,16 +138,16 @@ def _execute(con: DuckDBPyConnection, statements: list[Statement], fmt: str, out
     if kind not in WITH_ROWS:
         con.execute(last.query)
         return
-    reader = _reader(con, last.query)
+    reader = open_reader(con, last.query)
     write = write_plan if fmt == "table" and kind == "EXPLAIN" else WRITERS[fmt]
     if output is None:
         _to_stdout(reader, write)
         return
-    with _replaced(output) as file:
+    with replaced(output) as file:
         write(reader, file)
 
 
-def _interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
+def interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
     """Run an action in a thread, so that Ctrl-C is seen: Python handles no signal while DuckDB or Arrow work."""
     errors: list[BaseException] = []
 
@@ -162,7 +175,7 @@ def _interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
         raise errors[0]
 
 
-def _reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
+def open_reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
     """The result as batches. A segment that retention removed between listing and opening is tried once more."""
     for attempt in (1, 2):
         try:
@@ -173,7 +186,7 @@ def _reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
     raise AssertionError("the second attempt returns or raises")
 
 
-def _translated(error: Exception, sql: str, output: Path | None) -> EngineError:
+def translated(error: Exception, sql: str, output: Path | None) -> EngineError:
     text = str(error)
     segment = re.search(r"""['"]([^'"]*/sensor=[^'"]*\.parquet)['"]""", text)
     if segment is not None and segment[1] not in sql:
@@ -198,7 +211,7 @@ def _to_stdout(reader: pa.RecordBatchReader, write: Writer) -> None:
 
 
 @contextlib.contextmanager
-def _replaced(output: Path) -> Iterator[IO[bytes]]:
+def replaced(output: Path) -> Iterator[IO[bytes]]:
     """A file beside `output` that takes its place when complete."""
     handle, name = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.absolute().parent)
     try:
@@ -253,8 +266,8 @@ def _command(con: DuckDBPyConnection, text: str) -> None:
     word, _, argument = text.partition(" ")
     argument = argument.strip().rstrip(";")
     if word == ".tables":
-        quoted = ", ".join(f"'{view}'" for view in VIEWS)
-        _run(con, _TABLES.format(views=quoted), "table", None)
+        listed = ", ".join(f"({at}, '{view}', '{_ABOUT[view]}')" for at, view in enumerate(VIEWS))
+        _run(con, _TABLES.format(views=listed), "table", None)
     elif word == ".schema" and argument in VIEWS:
         _run(con, _SCHEMA.format(view=argument), "table", None)
     elif word == ".schema":

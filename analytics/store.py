@@ -56,8 +56,6 @@ def connect(
 
     The connection is for one thread; others take a `cursor()` of it, which has the same views.
     """
-    from analytics.geo import register
-
     root = require_lake(lake)
     con = duckdb.connect()
     try:
@@ -76,7 +74,6 @@ def connect(
         if memory_limit is not None:
             con.execute(f"SET memory_limit = {_text(memory_limit)}")
         _create_views(con, root)
-        register(con, root)
         if untrusted:
             lock(con, root, threads=threads, memory_limit=memory_limit)
     except BaseException:
@@ -124,13 +121,23 @@ def require_lake(lake: str | Path) -> Path:
 
 
 def _create_views(con: DuckDBPyConnection, root: Path) -> None:
+    from analytics import questions
+    from analytics.geo import register
+
     con.execute((files("analytics") / "sql" / "addresses.sql").read_text())
     for table in TABLES:
         con.execute(view_sql(table, root))
+    register(con, root)
+    questions.create(con)
 
 
 def view_sql(table: str, root: Path) -> str:
-    """CREATE VIEW of a table of the lake: its columns in order, then sensor, date and hour from the path."""
+    """CREATE VIEW of a table of the lake: its columns in order, then sensor, date and hour from the path.
+
+    DuckDB plans a view when it is created, which would list every segment of the lake (6 us each) to connect. So the
+    view is made over a macro that has the columns and reads nothing, and the macro that reads takes its place. That
+    one is not planned yet, since the files are its parameter.
+    """
     base, segments = root / table, _SEGMENTS
     if not _has_segment(base):  # DuckDB refuses a pattern that matches nothing
         base, segments = _shadow(root) / table, "*/" + _SEGMENTS
@@ -148,10 +155,13 @@ def view_sql(table: str, root: Path) -> str:
         "TRY_CAST(substr(split_part(filename, '/', -3), 6) AS DATE) AS date",
         "TRY_CAST(substr(split_part(filename, '/', -2), 6) AS INTEGER) AS hour",
     ]
-    pattern = f"{_escaped(base)}/{segments}"
+    pattern = _text(f"{_escaped(base)}/{segments}")
+    nulls = [f'NULL::{SQL_TYPES[c.type]} AS "{c.name}"' for c in columns]
+    nulls += ["NULL::VARCHAR AS sensor", "NULL::DATE AS date", "NULL::INTEGER AS hour"]
+    macro = f"CREATE OR REPLACE MACRO _{table}(files) AS TABLE SELECT"
     return (
-        f"CREATE OR REPLACE VIEW {table} AS SELECT {', '.join(shown)} "  # noqa: S608 — names are ours, texts are quoted
-        f"FROM read_parquet({_text(pattern)}, filename = true, schema = MAP {{{schema}}})"
+        f"{macro} {', '.join(nulls)}; CREATE OR REPLACE VIEW {table} AS FROM _{table}({pattern}); "
+        f"{macro} {', '.join(shown)} FROM read_parquet(files, filename = true, schema = MAP {{{schema}}})"
     )
 
 

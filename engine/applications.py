@@ -195,8 +195,9 @@ class Applications:
         try:
             verdict = reading.parser.feed(message)
         except UNREADABLE:
-            self._counts.bad += bool(reading.flow.app)
-            verdict = Verdict.MORE if reading.flow.app else Verdict.FOREIGN
+            claimed = reading.application is not None and reading.flow.app in reading.application.names
+            self._counts.bad += claimed
+            verdict = Verdict.MORE if claimed else Verdict.FOREIGN
         self._collect(reading)
         return verdict
 

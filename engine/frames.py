@@ -117,6 +117,12 @@ class FrameRing:
         self.not_stored += frames.count - stored
         return stored
 
+    def skip(self, frames: FrameBatch, packets: PacketBatch) -> None:
+        """Give the frames of a batch up without trying: what an engine that is late does first."""
+        packets.frame_files.clear()
+        if self.enabled:
+            self.not_stored += frames.count
+
     def _store_link_type(self, frames: FrameBatch, packets: PacketBatch, link_type: int) -> None:
         """All frames of one link type. On OSError, rows from the failed piece on are without a frame."""
         row = 0
@@ -220,7 +226,11 @@ class FrameRing:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """fsync what was written to open segments. A failure is reported, not raised."""
+        """fsync what was written to open segments. A failure is reported, not raised.
+
+        A full segment is closed without it: its last seconds may be missing after a power cut, never after a crash of
+        the engine. Readers compare each record with its row and count such frames as missing.
+        """
         for segment in self._open.values():
             if segment.dirty:
                 try:

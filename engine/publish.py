@@ -135,7 +135,7 @@ class Publisher:
             self._flows.tick(time.time_ns() - _IN_FLIGHT_NS)
         self._publish_side_tables()
         if self._packets.due:
-            self._publish_packets()
+            self.publish()
         elif time.monotonic() - self._stats_at >= _STATS_EVERY_S and not self._packets.pending:
             self._write_stats()
 
@@ -144,7 +144,7 @@ class Publisher:
         self._flows.close()
         self._ring.close()
         self._publish_side_tables(all_of_it=True)
-        self._publish_packets()
+        self.publish()
 
     @property
     def peak_flows(self) -> int:
@@ -172,7 +172,7 @@ class Publisher:
             for side in self._application_rows.values():
                 self._side(side, side.publish)
 
-    def _publish_packets(self) -> None:
+    def publish(self) -> None:
         """Make all rows so far visible, with their counters."""
         try:
             self._packets.publish()

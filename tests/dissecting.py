@@ -21,7 +21,7 @@ from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult
 from engine.dissect import APPLICATIONS
 from engine.dissect.base import TCP, UDP, Application, Flow, Message, Pattern, Verdict
-from engine.errors import TruncatedFile
+from engine.errors import CorruptFile
 from tests.builders import decoder
 
 READ_ERRORS: tuple[type[Exception], ...] = (ValueError, IndexError, KeyError, ArithmeticError, struct.error)
@@ -47,14 +47,17 @@ def payloads(path: Path | str) -> Iterator[Payload]:
     """The TCP and UDP packets of a savefile, tunnels opened, in file order."""
     work, rows, columns = decoder()
     source, frames = SavefileSource(str(path)), k.FrameBatch()
-    source.open()
     number = 0
-    while True:
+    result = None
+    while result is not ReadResult.END:
         frames.clear()
         try:
+            if result is None:
+                source.open()
             result = source.read(frames)
-        except TruncatedFile:
-            break
+        except CorruptFile:  # all whole frames before were delivered
+            source.close()
+            return
         work.decode(frames, rows)
         table = columns.to_arrow(rows).to_pylist()
         for i, row in enumerate(table):
@@ -62,8 +65,6 @@ def payloads(path: Path | str) -> Iterator[Payload]:
             packet = _payload(frames, rows, i, row, number)
             if packet is not None:
                 yield packet
-        if result is ReadResult.END:
-            break
     source.close()
 
 
@@ -143,7 +144,7 @@ def dissect(path: Path | str, only: str = "") -> tuple[dict[str, list[dict[str, 
 
 def _hand_over(seen: Seen, p: Payload, applications: list[Application]) -> None:
     from_client = p.src == seen.client
-    if not p.length or seen.done:
+    if not p.data or seen.done:
         return
     ports = (p.src[1], p.dst[1])
     hits = [
@@ -153,7 +154,7 @@ def _hand_over(seen: Seen, p: Payload, applications: list[Application]) -> None:
     ]
     if hits:
         seen.left[from_client] = max(seen.left[from_client], 1 + max(follow for _, follow in hits))
-    if not seen.left[from_client] or not p.data:
+    if not seen.left[from_client]:
         return
     seen.left[from_client] -= 1
     message = Message(p.data, p.ts, from_client, p.seq, len(p.data) == p.length)
@@ -194,7 +195,8 @@ def _feed(seen: Seen, parser: Any, message: Message) -> Verdict:
         return parser.feed(message)
     except (*READ_ERRORS, dpkt.UnpackError) as error:
         seen.errors.append(repr(error))
-        return Verdict.FOREIGN if not seen.flow.app else Verdict.MORE
+        claimed = seen.application is not None and seen.flow.app in seen.application.names
+        return Verdict.MORE if claimed else Verdict.FOREIGN
 
 
 if __name__ == "__main__":

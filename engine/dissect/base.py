@@ -32,7 +32,7 @@ class Verdict(IntEnum):
 
     MORE = 0  # go on handing over what matches
     DONE = 1  # nothing more of this flow is wanted
-    FOREIGN = 2  # not this protocol; allowed only while `flow.app` is unset
+    FOREIGN = 2  # not this protocol; allowed only while the parser has not set `flow.app`
     RELEASE = 3  # read to its end; what follows may be another protocol (STARTTLS, CONNECT)
 
 

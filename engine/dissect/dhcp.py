@@ -17,6 +17,7 @@ _COOKIE: Final = b"\x63\x82\x53\x63"
 _MAX_OPTIONS: Final = 256  # of one message
 _MAX_VALUE: Final = 1024  # bytes of one option, its pieces joined
 _MAX_LISTED: Final = 16  # addresses of one option
+_MAX_REQUESTED: Final = 128  # numbers in a list of options asked for
 _MAX_RELAYS: Final = 8  # RFC 8415 7.6 HOP_COUNT_LIMIT
 
 _TYPES: Final = {  # RFC 2132 9.6, RFC 3203, RFC 4388, RFC 6926, RFC 7724
@@ -73,7 +74,7 @@ def _read4(data: bytes, whole: bool) -> dict[str, Any] | None:
     message_type = _TYPES.get(number) or (
         f"TYPE{number}" if number else "BOOTREQUEST" if operation == 1 else "BOOTREPLY"
     )
-    listed = options.get(55)
+    listed = options.get(55, b"")[:_MAX_REQUESTED]
     return {
         "message_type": message_type,
         "transaction_id": int.from_bytes(data[4:8]),
@@ -151,7 +152,7 @@ def _read6(data: bytes, whole: bool) -> dict[str, Any] | None:
         if kind not in _TYPES6 or len(data) < 4:
             return None
         if kind not in (12, 13):
-            if whole and len(data) > 8 and 8 + int.from_bytes(data[6:8]) > len(data):
+            if whole and len(data) > 4 and (len(data) < 8 or 8 + int.from_bytes(data[6:8]) > len(data)):
                 return None  # the first option is longer than the message
             return _message6(data, kind) | {"relay_ip": relay}
         if len(data) < 34:
@@ -168,7 +169,7 @@ def _message6(data: bytes, kind: int) -> dict[str, Any]:
     options = _options6(data[4:])
     client, server = options.get(1, [b""])[0], options.get(2, [b""])[0]
     address, lease = _association(options)
-    listed = options.get(6, [b""])[0]
+    listed = options.get(6, [b""])[0][: 2 * _MAX_REQUESTED]
     names = options.get(39)
     domains = options.get(24)
     offered = kind in _FROM_SERVER6

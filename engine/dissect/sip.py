@@ -12,7 +12,8 @@ _MAX_HEAD: Final = 16_384
 _LINES: Final = 256
 _BODY: Final = 1 << 20
 _END: Final = re.compile(rb"\n\r?\n")
-_REQUEST: Final = re.compile(rb"([A-Z][A-Z0-9_.!%*+`'~-]{0,31}) +(.{1,4096}?) +SIP/2\.\d[ \t]*\Z", re.DOTALL)
+_METHOD: Final = re.compile(rb"[A-Z][A-Z0-9_.!%*+`'~-]{0,31}\Z")
+_VERSION: Final = re.compile(rb"SIP/2\.\d\Z")
 _STATUS: Final = re.compile(rb"SIP/2\.\d +(\d{3})(?!\d)")
 _START: Final = re.compile(rb"[A-Z][A-Z0-9_.!%*+`'~-]{0,31} |SIP/2\.|[A-Z]{1,16}\Z")
 _COLUMNS: Final = ("from_uri", "to_uri", "call_id", "cseq", "user_agent", "content_type")
@@ -113,11 +114,13 @@ class _Parser:
 def _parse(head: bytes) -> dict[str, Any] | None:
     """The columns of a message, and the length of its body; None when it is not SIP (RFC 3261 7)."""
     lines = head.split(b"\n", _LINES)
-    start = lines[0].rstrip(b"\r")
+    start = lines[0].rstrip(b"\r \t")
+    method, _, rest = start.partition(b" ")
+    uri, _, version = rest.rpartition(b" ")
     row: dict[str, Any] = {"method": None, "request_uri": None, "status": None, "length": 0}
-    request, status = _REQUEST.match(start), _STATUS.match(start)
-    if request is not None:
-        row["method"], row["request_uri"] = request[1].decode(), text_of(request[2])
+    status = _STATUS.match(start)
+    if _VERSION.match(version) and _METHOD.match(method) and (uri := uri.strip()):
+        row["method"], row["request_uri"] = method.decode(), text_of(uri)
     elif status is not None:
         row["status"] = int(status[1])
     else:

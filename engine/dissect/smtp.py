@@ -21,6 +21,10 @@ _HELLO: Final = re.compile(rb"(?i)(?:EHLO|HELO|LHLO)(?:[ \t]|\Z)")
 _PATH: Final = re.compile(rb"(?i)(?:FROM|TO):\s*(?:<([^>]*)>?|(\S+))")
 _ENHANCED: Final = re.compile(rb"([245]\.\d{1,3}\.\d{1,3})(?:\s|\Z)")
 _MECHANISM: Final = re.compile(rb"[A-Za-z0-9_-]{1,20}")
+_CHARSET: Final = re.compile(  # the decoders that a mail may choose
+    r"(?i)(?:utf-?8|us-ascii|iso-8859-\d{1,2}|windows-\d{3,4}|cp\d{3,4}|koi8-[ru]|gb2312|gbk|gb18030|big5|shift_jis"
+    r"|iso-2022-jp|iso-2022-kr|euc-jp|euc-kr|ks_c_5601-1987|)\Z"
+)
 _FIELDS: Final = {b"subject": "subject", b"from": "header_from", b"to": "header_to", b"message-id": "message_id"}
 _COMMANDS: Final = frozenset((
     b"EHLO", b"HELO", b"LHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"VRFY", b"EXPN", b"HELP", b"NOOP",
@@ -106,11 +110,11 @@ class _Parser:
             self._session["auth"] = found[0].decode().upper() if found else None
             self._secret = True
         elif verb in (b"DATA", b"BDAT"):
-            self._begin(verb, rest)
+            self._data(verb, rest)
         elif verb == b"RSET" and "mail_from" in self._mail:
             self._emit()
 
-    def _begin(self, verb: bytes, rest: bytes) -> None:
+    def _data(self, verb: bytes, rest: bytes) -> None:
         """A mail, or a chunk of it (RFC 3030), comes."""
         self._content = "body" if "head" in self._mail else "head"
         self._mail["head"] = True
@@ -157,11 +161,12 @@ class _Parser:
             self._pending.appendleft(b"LAST")
             return False
         command = self._pending.popleft() if self._pending else b""
-        if command == b"LAST":
+        if command in (b"LAST", b"DATA", b"BDAT"):
             self._content = ""
+            self._sides[not self._server].discard()  # a line of the mail without its end
+        if command == b"LAST":
             self._emit()
         elif command in (b"DATA", b"BDAT"):  # refused, or one chunk of several
-            self._content = ""
             if command == b"DATA":
                 self._mail.pop("head", None)
         elif command == b"AUTH":
@@ -213,6 +218,8 @@ def _decoded(value: bytes) -> str:
 
     try:
         parts = decode_header(text)
+        if not all(_CHARSET.match(charset or "") for _, charset in parts):
+            return text
         whole = "".join(p if isinstance(p, str) else p.decode(c or "ascii", "replace") for p, c in parts)
     except (HeaderParseError, LookupError, ValueError):
         return text

@@ -122,11 +122,11 @@ def community_ids(records, slots, count, first, w, message, text):
         text[at + 1] = 58
         at += 2
         for block in range(7):
-            first = 24 * block  # bits 24 * block to 24 * block + 23 of the digest's 160
-            word = w[80 + first // 32] << 32
-            if first // 32 < 4:
-                word |= w[81 + first // 32]
-            group = word >> (40 - first % 32) & 0xFFFFFF
+            bit = 24 * block  # four digits of six bits each, from the digest's bits 24 * block on
+            word = w[80 + bit // 32] << 32
+            if bit // 32 < 4:
+                word |= w[81 + bit // 32]
+            group = word >> (40 - bit % 32) & 0xFFFFFF
             for digit in range(4):
                 text[at + digit] = _base64(group >> (18 - 6 * digit) & 63)
             at += 4

@@ -209,7 +209,8 @@ def fragment_hash(keys, i, identification, seeds):
     """64 bits that name the datagram of a fragment: addresses, protocol, VLAN, source and identification.
 
     Source: RFC 791 3.2, RFC 8200 4.5."""
-    rest = np.uint64(keys[i, K_REST] & ~0xFFFFFFFF) ^ np.uint64(identification) << np.uint64(1)
+    direction = keys[i, K_FLAGS] & KEY_FROM_B
+    rest = np.uint64(keys[i, K_REST] & ~0xFFFFFFFF) ^ np.uint64(identification << 2 | direction)
     a_lo, b_lo = np.uint64(keys[i, K_A_LO]), np.uint64(keys[i, K_B_LO])
     h = seeds[5] + np.uint64(keys[i, K_A_HI]) * seeds[0] + a_lo * seeds[1]
     h += np.uint64(keys[i, K_B_HI]) * seeds[2] + b_lo * seeds[3] + rest * seeds[4]

@@ -19,6 +19,12 @@ DEFAULTS: dict[str, Any] = {
     "interval_s": 1.0, "received": 1, "rows": 1, "kernel_drops": 0, "interface_drops": 0, "drop_unread_at_stop": 0,
     "drop_not_written": 0, "undecodable": 0, "wire_bytes": 100, "first_seen": NOON,
 }  # fmt: skip
+FLOW_DEFAULTS: dict[str, Any] = {
+    "end_ts": NOON, "flow_id": 1, "part": 1, "community_id": "1:x", "ip_version": 4, "src_ip": "10.0.0.1",
+    "dst_ip": "10.0.0.2", "src_port": 40000, "dst_port": 443, "proto": 6, "src_packets": 1, "dst_packets": 1,
+    "src_bytes": 100, "dst_bytes": 100, "src_payload": 10, "dst_payload": 10, "outcome": "established",
+    "end_reason": "closed",
+}  # fmt: skip
 
 
 def segment(
@@ -27,9 +33,10 @@ def segment(
 ) -> Path:  # fmt: skip
     """Publish one segment as the engine does: a hidden name first, then a rename. `without` leaves columns out."""
     schema = pa.schema([f for f in arrow_schema(table) if f.name not in without])
+    defaults = DEFAULTS | ({} if table == "packets" else FLOW_DEFAULTS)
     columns = []
     for field in schema:
-        values = [row.get(field.name, DEFAULTS.get(field.name)) for row in rows]
+        values = [row.get(field.name, defaults.get(field.name)) for row in rows]
         plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         columns.append(pa.array(values, plain).cast(field.type))
     folder = lake / table / f"sensor={sensor}" / f"date={at:%Y-%m-%d}" / f"hour={at:%H}"

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analytics.shell import prompt, run_query
+from analytics.shell import VIEWS, prompt, run_query
 from engine.errors import ConfigError, StoreError
 from tests.analytics.small_lake import make_lake, segment
 
@@ -312,7 +312,9 @@ def test_prompt__answers_commands_and_keeps_history(lake: Path, tmp_path: Path) 
         shell.type("' AS s;\n")
         shell.until("1 row\n")
         shell.type(".tables\n")
-        assert "geo" in shell.until("4 rows\n")
+        listed = shell.until(f"{len(VIEWS)} rows\n")
+        assert [line.split()[0] for line in listed.splitlines()[-1 - len(VIEWS) : -1]] == list(VIEWS)
+        assert "Who is who?" in listed
         shell.type(".schema addresses\n")
         assert "first_seen" in shell.until("5 rows\n")
         shell.type(".schema nope\n")

@@ -16,6 +16,7 @@ import pytest
 
 import analytics
 from analytics.readonly import check
+from analytics.store import view_sql
 from engine.errors import ConfigError, StoreError
 from engine.packets import PACKETS
 from engine.schema import SQL_TYPES
@@ -28,7 +29,19 @@ def test_columns__are_those_of_the_contract_then_the_partitions(tmp_path: Path) 
         for table, columns in TABLES.items():
             described = [row[:2] for row in con.execute(f"DESCRIBE {table}").fetchall()]
             expected = [(c.name, SQL_TYPES[c.type]) for c in columns]
-            assert described == [*expected, ("sensor", "VARCHAR"), ("date", "DATE"), ("hour", "INTEGER")]
+            expected += [("sensor", "VARCHAR"), ("date", "DATE"), ("hour", "INTEGER")]
+            assert described == expected
+            planned = con.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()  # not as the view remembers it
+            assert [row[:2] for row in planned] == expected
+
+
+def test_view__is_created_without_a_look_at_the_segments(tmp_path: Path) -> None:
+    sql = view_sql("packets", make_lake(tmp_path, "10.0.0.1"))
+    (tmp_path / "packets").rename(tmp_path / "away")
+    with duckdb.connect() as con:
+        con.execute(sql)
+        (tmp_path / "away").rename(tmp_path / "packets")
+        assert con.execute("SELECT src_ip FROM packets").fetchall() == [("10.0.0.1",)]
 
 
 def test_rows__come_with_their_partition(tmp_path: Path) -> None:

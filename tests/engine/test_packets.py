@@ -8,6 +8,9 @@ import pyarrow as pa
 import pytest
 
 from engine import packets as k
+from engine import tables
+from engine.flow_row import N_OUT
+from engine.schema import SQL_TYPES
 
 ROOT = Path(__file__).parents[2]
 # fmt: off
@@ -16,39 +19,40 @@ DESIGN = [
     "vlan_inner", "ip_version", "src_ip", "dst_ip", "proto", "ttl", "is_fragment", "src_port", "dst_port", "tcp_flags",
     "tcp_seq", "tcp_ack", "tcp_window", "icmp_type", "icmp_code", "payload_len", "entropy", "encap", "inner_src_ip",
     "inner_dst_ip", "inner_proto", "inner_src_port", "inner_dst_port", "arp_op", "arp_src_ip", "arp_dst_ip", "status",
-    "app", "flow_id", "anomaly",
+    "app", "server_name", "encrypted", "flow_id", "frame_file", "frame_offset", "anomaly",
 ]
 # fmt: on
 
 
 def test_dictionary__document_is_up_to_date() -> None:
     text = (ROOT / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
-    assert text == k.data_dictionary(), "run: python -m engine.packets > docs/data-dictionary.md"
+    assert text == tables.data_dictionary(), "run: python -m engine.tables > docs/data-dictionary.md"
 
 
 def test_packets__every_column_of_the_design_in_order() -> None:
     assert [c.name for c in k.PACKETS] == DESIGN
-    assert k.arrow_schema("packets").names == [c.name for c in k.PACKETS if not c.reserved]
+    assert tables.arrow_schema("packets").names == [c.name for c in k.PACKETS if c.stored]
 
 
-@pytest.mark.parametrize("table", k.TABLES)
+@pytest.mark.parametrize("table", tables.TABLES)
 def test_schema__names_types_and_nulls(table: str) -> None:
-    schema = k.arrow_schema(table)
+    schema = tables.arrow_schema(table)
     assert len(set(schema.names)) == len(schema.names)
-    for column in k.TABLES[table]:
+    for column in tables.TABLES[table]:
         assert column.meaning
         assert column.source
-        assert column.type in k.SQL_TYPES
-        if not column.reserved:
+        assert column.type in SQL_TYPES
+        if column.stored:
             field = schema.field(column.name)
-            assert field.nullable == bool(column.group)
+            assert field.nullable == column.may_be_null
             assert not pa.types.is_unsigned_integer(field.type)
 
 
 def test_storage__one_column_per_row_of_each_array() -> None:
-    used = [(c.storage, c.index) for c in k.PACKETS if not c.reserved]
+    used = [(c.storage, c.index) for c in k.PACKETS if c.stored]
     assert len(set(used)) == len(used)
-    sizes = {"short": k.N_SHORT, "int": k.N_INT, "long": k.N_LONG, "float": 1}
+    # Behind the columns each array has rows that only later stages read.
+    sizes = {"short": k.S_INNER_TCP_FLAGS, "int": k.I_PAYLOAD, "long": k.L_INNER_SEQ, "float": 1}
     for storage, size in sizes.items():
         assert sorted(i for s, i in used if s == storage) == list(range(size)), storage
 
@@ -57,7 +61,7 @@ def test_groups__one_bit_each() -> None:
     groups = {name: value for name, value in vars(k).items() if name.startswith(("HAS_", "IS_"))}
     assert len(set(groups.values())) == len(groups)
     assert all(value.bit_count() == 1 for value in groups.values())
-    bitmaps = {c.group for c in k.PACKETS if c.group} | {k.IS_FRAGMENT}
+    bitmaps = {c.group for c in k.PACKETS if c.group} | {k.IS_FRAGMENT, k.IS_ENCRYPTED}
     assert max(bitmaps).bit_length() <= k.N_GROUPS
 
 
@@ -66,3 +70,10 @@ def test_status__names_are_unique_and_only_two_are_complete() -> None:
     assert (k.STATUS_NAMES[k.OK], k.STATUS_NAMES[k.NOT_IP]) == ("ok", "not_ip")
     assert k.STATUS_NAMES[k.TRUNCATED_TRANSPORT] == "truncated_transport"
     assert k.ENCAP_NAMES[k.ENCAP_GTPU] == "gtpu"
+
+
+def test_flows__every_gathered_row_is_a_column_once() -> None:
+    flows = [c for c in tables.TABLES["flows"] if c.stored]
+    words = [c.index for c in flows if c.storage == "word"]
+    named = [c.index for c in flows if c.storage in ("source", "app", "name")]
+    assert sorted(words + named) == list(range(N_OUT))

@@ -7,14 +7,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from engine.config import LakeConfig
+from engine.config import EngineConfig
 from engine.errors import StoreError
-from engine.packets import F_TS_NS, FrameBatch
+from engine.packets import F_TS_NS, PacketBatch, FrameBatch
 from engine.publish import Publisher
 from engine.writer import init_lake
-from tests.builders import ethernet, fill, ipv4, udp
+from tests.builders import decoder, ethernet, fill, ipv4, udp
 
 HOUR_NS = 3_600 * 10**9
+CONFIG = EngineConfig().override("lake", sensor="s")
 
 
 def batch(source: str, hours: list[int]) -> FrameBatch:
@@ -23,6 +24,10 @@ def batch(source: str, hours: list[int]) -> FrameBatch:
     frames.frames[F_TS_NS, : len(hours)] = [h * HOUR_NS for h in hours]
     frames.source = source
     return frames
+
+
+def take(publisher: Publisher, frames: FrameBatch) -> None:
+    publisher.take(frames, decoder()[0].decode(frames, PacketBatch(rows=64)))
 
 
 def visible(lake: Path) -> int:
@@ -37,9 +42,9 @@ def lake(tmp_path: Path) -> Path:
 
 
 def test_publish__counts_what_readers_see(lake: Path) -> None:
-    publisher = Publisher(lake, LakeConfig(sensor="s"), pytest.fail)
-    publisher.take(batch("a", [1, 1, 2]))
-    publisher.take(batch("b", [2]))
+    publisher = Publisher(lake, CONFIG, pytest.fail)
+    take(publisher, batch("a", [1, 1, 2]))
+    take(publisher, batch("b", [2]))
     publisher.publish()
     assert {name: t.rows for name, t in publisher.totals.items()} == {"a": 3, "b": 1}
     assert visible(lake) == 4
@@ -47,15 +52,15 @@ def test_publish__counts_what_readers_see(lake: Path) -> None:
 
 def test_publish__segment_that_fails_after_others_is_the_only_loss(lake: Path) -> None:
     failures: list[StoreError] = []
-    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
-    publisher.take(batch("a", [1, 1, 2]))
+    publisher = Publisher(lake, CONFIG, failures.append)
+    take(publisher, batch("a", [1, 1, 2]))
     next((lake / "packets").glob("sensor=s/*/hour=02/*.inprogress")).unlink()  # its rename will fail
     publisher.publish()
     totals = publisher.totals["a"]
     assert len(failures) == 1
     assert (totals.rows, totals.drop_not_written) == (2, 1)
     assert visible(lake) == 2
-    publisher.take(batch("a", [3]))
+    take(publisher, batch("a", [3]))
     publisher.publish()
     assert (totals.rows, totals.drop_not_written) == (3, 1)
     assert visible(lake) == 3
@@ -63,11 +68,11 @@ def test_publish__segment_that_fails_after_others_is_the_only_loss(lake: Path) -
 
 def test_publish__batch_that_cannot_be_appended_is_lost_with_what_was_open(lake: Path) -> None:
     failures: list[StoreError] = []
-    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
-    publisher.take(batch("a", [1, 1]))
+    publisher = Publisher(lake, CONFIG, failures.append)
+    take(publisher, batch("a", [1, 1]))
     blocked = lake / "packets" / "sensor=s" / "date=1970-01-01" / "hour=05"
     blocked.write_text("a file where a directory must be")
-    publisher.take(batch("b", [5]))
+    take(publisher, batch("b", [5]))
     assert len(failures) == 1
     assert {n: (t.rows, t.drop_not_written) for n, t in publisher.totals.items()} == {"a": (0, 2), "b": (0, 1)}
     assert visible(lake) == 0
@@ -75,14 +80,14 @@ def test_publish__batch_that_cannot_be_appended_is_lost_with_what_was_open(lake:
 
 def test_publish__counts_that_could_not_be_written_are_in_the_next_row(lake: Path) -> None:
     failures: list[StoreError] = []
-    publisher = Publisher(lake, LakeConfig(sensor="s"), failures.append)
+    publisher = Publisher(lake, CONFIG, failures.append)
     blocked = lake / "capture_stats" / "sensor=s"
     blocked.write_text("a file where a directory must be")
-    publisher.take(batch("a", [1, 1]))
+    take(publisher, batch("a", [1, 1]))
     publisher.publish()
     assert len(failures) == 1
     blocked.unlink()
-    publisher.take(batch("a", [1]))
+    take(publisher, batch("a", [1]))
     publisher.publish()
     rows = [pq.ParquetFile(f).read().to_pylist() for f in (lake / "capture_stats").glob("sensor=s/*/*/*.parquet")]
     assert [row["rows"] for file in rows for row in file] == [3]
