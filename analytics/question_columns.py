@@ -140,6 +140,7 @@ interval_score DOUBLE How regular the times are, 0 to 1
 size DOUBLE Median of the bytes that the client sent
 size_mad DOUBLE Median absolute deviation of it
 size_score DOUBLE How equal the sizes are, 0 to 1
+coverage DOUBLE How much of the time from first to last the beats fill; 1 without gaps
 bytes BIGINT Bytes on the wire, both directions
 first_seen TIMESTAMP Start of the first
 last_seen TIMESTAMP Start of the last

@@ -1,4 +1,4 @@
-"""DuckDB views over a lake: `packets`, `capture_stats`, `addresses` and `geo`.
+"""DuckDB views over a lake: its tables, `geo`, and those that answer questions (`analytics.questions`).
 
     con = analytics.connect("~/.local/share/packetlake/lake")
     con.execute("SELECT count(*) FROM packets WHERE date = '2026-11-24' AND src_ip <<= '10.0.0.0/8'").fetchone()

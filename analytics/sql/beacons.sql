@@ -12,8 +12,10 @@
 --   size_score     = 1 - MAD / median of the bytes that the client sent, at least 0
 --   score          = interval_score * (0.5 + 0.5 * size_score): a timer is necessary, equal sizes make it sure
 --
--- MAD is the median absolute deviation: half the beats may be outliers (a laptop asleep) without effect. Updates, NTP,
--- monitoring and mail clients beat too: read server_name and app. One long connection that beats inside is not found.
+-- MAD is the median absolute deviation: half the beats may be outliers (a laptop asleep) without effect. `coverage` is
+-- how much of the time from first to last the beats fill: 1 without gaps, little for a page that reloads while somebody
+-- reads it. Updates, NTP, monitoring and mail clients beat too: read server_name and app. One long connection that beats
+-- inside is not found.
 CREATE OR REPLACE MACRO beacons_between(since := NULL, until := NULL) AS TABLE
 WITH groups AS (
     SELECT src_ip, dst_ip, dst_port, proto, count(*) AS flows, list(epoch_us(ts) / 1e6 ORDER BY ts) AS times,
@@ -35,5 +37,5 @@ scored AS (
 SELECT round(interval_score * (0.5 + 0.5 * size_score), 3) AS score, src_ip, dst_ip, dst_port, proto, app, server_name,
        flows, beats, round(interval_s, 3) AS interval_s, round(interval_mad_s, 3) AS interval_mad_s,
        round(interval_score, 3) AS interval_score, size, size_mad, round(size_score, 3) AS size_score,
-       bytes, first_seen, last_seen
+       round(least(1, interval_s * (beats - 1) / epoch(last_seen - first_seen)), 3) AS coverage, bytes, first_seen, last_seen
 FROM scored ORDER BY score DESC, beats DESC, src_ip, dst_ip, dst_port;

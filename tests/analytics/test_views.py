@@ -396,8 +396,19 @@ def test_beacons__rank_a_clock_above_jitter_above_chance(lake: Path) -> None:
     assert found["192.0.2.4"][0] < 0.3
     assert set(found) == {"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.8"}
     first = ask_one(lake, "FROM beacons WHERE dst_ip = '192.0.2.1'")
+    assert (first["interval_mad_s"], first["coverage"]) == (0, 1)
     assert (first["size"], first["size_mad"], first["app"], first["server_name"]) == (500, 0, "http", "c49.example")
     assert (first["first_seen"], first["last_seen"], first["bytes"]) == (after(0), after(49 * 60), 30000)
+
+
+def test_beacons__with_a_gap_keep_their_score_and_lose_coverage(lake: Path) -> None:
+    segment(lake, "flows", [flow(i * 60 + (i > 10) * 3600) for i in range(21)])
+    assert ask(lake, "SELECT score, coverage FROM beacons") == [(1.0, 0.25)]
+
+
+def test_beacons__need_a_client_that_sends(lake: Path) -> None:
+    segment(lake, "flows", [flow(i * 60, src_bytes=0, src_packets=0) for i in range(20)])
+    assert ask(lake, "SELECT score, size_score FROM beacons") == [(0.5, 0.0)]
 
 
 def test_beacons__count_a_flow_of_several_parts_once(lake: Path) -> None:
