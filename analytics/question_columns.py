@@ -105,6 +105,7 @@ dst_port INTEGER The server's port
 proto SMALLINT Protocol number
 app VARCHAR Application protocol
 server_name VARCHAR The server as the client named it
+bytes BIGINT Bytes on the wire, both directions
 src_bytes BIGINT Sent by the client
 dst_bytes BIGINT Sent by the server
 packets BIGINT Packets, both directions
@@ -147,7 +148,7 @@ last_seen TIMESTAMP Start of the last
 """,
     "dns_tunnels": """
 domain VARCHAR The last two labels, or three below a country's second level
-capacity BIGINT Bytes that the distinct names could have carried
+capacity BIGINT Bytes that the distinct names can have carried, about
 names BIGINT Distinct names
 queries BIGINT Queries
 mean_length DOUBLE Mean length of what stands left of the domain, over the names

@@ -110,6 +110,7 @@ class Seen:
     parser: Any = None
     left: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     done: bool = False
+    rejected: int = 0
     rows: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # table, row with its frame
     errors: list[str] = field(default_factory=list)
 
@@ -161,7 +162,7 @@ def _hand_over(seen: Seen, p: Payload, applications: list[Application]) -> None:
     if seen.parser is not None:
         verdict = _feed(seen, seen.parser, message)
         _drain(seen, p.frame)
-        if verdict in (Verdict.RELEASE, Verdict.FOREIGN):
+        if verdict is not Verdict.MORE:
             _finish(seen, p.frame)
         seen.done = verdict is Verdict.DONE
         return
@@ -169,10 +170,13 @@ def _hand_over(seen: Seen, p: Payload, applications: list[Application]) -> None:
         seen.application, seen.parser = application, application.parser(seen.flow)
         verdict = _feed(seen, seen.parser, message)
         _drain(seen, p.frame)
+        if verdict is not Verdict.MORE:
+            _finish(seen, p.frame)
         if verdict is not Verdict.FOREIGN:
             seen.done = verdict is Verdict.DONE
             return
-        seen.parser = None
+    seen.rejected += bool(hits)
+    seen.done = seen.rejected >= 4 and not seen.flow.app
 
 
 def _finish(seen: Seen, frame: int | None) -> None:

@@ -71,6 +71,6 @@ FROM failures ORDER BY failed DESC, src_ip, dst_ip, dst_port;
 -- What has been open for long? Tunnels, remote shells, streams; longest first. `open`: it went on when its last part
 -- was written. An end reason of 'stop' or 'evicted' means that it was cut by us.
 CREATE OR REPLACE MACRO long_connections_between(since := NULL, until := NULL) AS TABLE
-SELECT duration_s, ts, end_ts, src_ip, src_port, dst_ip, dst_port, proto, app, server_name, src_bytes, dst_bytes, packets,
-       parts, outcome, end_reason, end_reason = 'active' AS open, flow_id
+SELECT duration_s, ts, end_ts, src_ip, src_port, dst_ip, dst_port, proto, app, server_name, bytes, src_bytes, dst_bytes,
+       packets, parts, outcome, end_reason, end_reason = 'active' AS open, flow_id
 FROM connections_between(since, until) ORDER BY duration_s DESC, ts, flow_id;

@@ -1,7 +1,7 @@
 -- Who carries data in names? One row per domain, the one with the most data first.
 --
 -- A tunnel puts its upload into the labels left of a domain that it owns, and fetches its download as TXT or NULL
--- records, so every name is new, long and random. `capacity` is how many bytes the names could have carried: for each
+-- records, so every name is new, long and random. `capacity` is about how many bytes the names can have carried: for each
 -- distinct name the length of its labels left of the domain, times the entropy of their characters (Shannon), / 8.
 -- Ordinary domains have few names, tunnels thousands; content networks and telemetry lie between, with short names.
 -- The domain is the last two labels, three where the last is a country's and the one before a kind (co.uk): near

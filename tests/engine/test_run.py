@@ -50,6 +50,10 @@ def write_pcap(path: Path, frames: list[bytes]) -> Path:
     return path
 
 
+# Columns that differ between a live run and a replay of the same frames: times, names and numbers of the run.
+LIVE_ONLY = ("ts", "ts_nanos", "source", "flow_id", "frame_file", "frame_offset")
+
+
 @pytest.fixture(scope="module")
 def traffic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """200,000 frames of real captures where the shared ones are present, else 20,000 generated ones."""
@@ -111,9 +115,7 @@ def test_run__live_rows_equal_offline_rows(wire: Wire, tmp_path: Path, traffic: 
         offline = str(tmp_path / "offline" / "packets" / "*" / "*" / "*" / "*.parquet")
         con.execute(f"CREATE VIEW offline AS SELECT * FROM read_parquet('{offline}', hive_partitioning = false)")
         # entropy of empty payloads is NULL on both sides; EXCEPT ALL treats NULLs as equal.
-        live_columns = [
-            c[0] for c in con.execute("DESCRIBE offline").fetchall() if c[0] not in ("ts", "ts_nanos", "source")
-        ]
+        live_columns = [c[0] for c in con.execute("DESCRIBE offline").fetchall() if c[0] not in LIVE_ONLY]
         names = ", ".join(live_columns)
         for one, other in (("packets", "offline"), ("offline", "packets")):
             differing = con.execute(
