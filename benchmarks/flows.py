@@ -2,9 +2,9 @@
 
     python -m benchmarks.flows [--json FILE]
 
-Frames of 64 bytes, UDP, each of a flow drawn at random: no locality, the worst case for the caches. One thread, CPU time,
-median of the runs; every flow exists before the clock starts. Beside it in the same run: the decoder, and a Python
-dictionary that counts packets and bytes per 5-tuple, which is the least any per-packet tool does.
+Frames of 64 bytes, UDP, each of a flow drawn at random: no locality, the worst case for the caches. One thread, CPU
+time, median of the runs; every flow exists before the clock starts. Beside it in the same run: the decoder, and a
+Python dictionary that counts packets and bytes per 5-tuple, which is the least any per-packet tool does.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class Applications:
 
 
 def _note(flow: Flow, done: bool, record: NDArray[np.int64], packet: int, names: Names) -> bool:
-    """Write what is known of the flow into its record: application and server name once, as first recognised. True if new."""
+    """Write what is known of the flow into its record, application and name as first recognised. True if new."""
     found = False
     if flow.app and not record[r.R_STATE] >> r.STATE_APP:
         record[r.R_STATE] |= _NUMBER_OF[flow.app] << r.STATE_APP

@@ -40,8 +40,8 @@ _ENCRYPTED: Final = np.array([name in ENCRYPTED for name in APP_NAMES], np.uint8
 
 
 def first_flow_id() -> int:
-    """Where the numbers of a run begin: its start in milliseconds, times 2**22. A run would have to see four million new flows
-    per millisecond to reach the numbers of the next one."""
+    """Where the numbers of a run begin: its start in milliseconds, times 2**22. It would have to see four million new
+    flows per millisecond to reach the numbers of the next run."""
     return (time.time_ns() // 1_000_000 - _ID_EPOCH_S * 1000) << 22 | 1
 
 
@@ -92,6 +92,9 @@ class FlowTable:
         self._fragments: NDArray[np.int64] = np.zeros((_FRAGMENTS, flow.N_FRAGMENT), np.int64)
         self._taps: NDArray[np.int64] = np.zeros((flow.N_TAP, rows), np.int64)
         self._patterns, self._buckets = compile_patterns(applications.known if applications else ())
+        self._app_of_proto = np.zeros(256, np.int16)
+        for application in applications.known if applications else ():
+            self._app_of_proto[list(application.protos)] = APP_NAMES.index(application.name)
         self._seeds = np.frombuffer(os.urandom(8 * flow_key.N_SEEDS), np.uint64) | np.uint64(1)
         self._limits = np.zeros(flow.N_LIMITS, np.int64)
         self._limits[flow.L_IDLE_NS] = int(config.idle_s * 1e9)
@@ -104,7 +107,8 @@ class FlowTable:
         self._state[flow.T_SWEEP_AT] = r.MISSING
         self._state[flow.T_NEXT_ID] = first_flow_id() if first_id is None else first_id
         self._bins = np.zeros(1024, np.int64)
-        self._names: NDArray[np.int64] = np.zeros((3, flow_apps.N_HEAD + max(rows, self.names.capacity)), np.int64)
+        names = flow_apps.N_HEAD + max(rows, self.names.capacity)
+        self._names: NDArray[np.int64] = np.zeros((3, names), np.int64)
         self._sources: dict[str, int] = {}
         self._told = FlowCounts()
         self._rows = FlowRows()
@@ -128,7 +132,8 @@ class FlowTable:
             stop, why = flow.follow(
                 frames.arena, p.short, p.int_, p.long, p.address, p.entropy, p.present, first, p.count,
                 self._keys, self.records, self._index, self._free, self._ended, self._slot_of, self._fragments,
-                self._taps, self._patterns, self._buckets, _ENCRYPTED, self._names, self._seeds, self._limits, state,
+                self._taps, self._patterns, self._buckets, _ENCRYPTED, self._names, self._app_of_proto, self._seeds,
+                self._limits, state,
             )  # fmt: skip
             if state[flow.T_TAPS] and self.applications is not None:
                 taps = self._taps[:, : state[flow.T_TAPS]]
@@ -161,7 +166,7 @@ class FlowTable:
     # --- time and ends ------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
-        """While no packet comes: end what has been quiet too long at `now_ns`. For live capture, whose clock is real."""
+        """While no packet comes: end what is quiet too long at `now_ns`. For live capture, whose clock is real."""
         if now_ns >= self._state[flow.T_SWEEP_AT] and self._state[flow.T_LIVE]:
             self._state[flow.T_CLOCK] = max(now_ns, int(self._state[flow.T_CLOCK]))
             self._sweep()
@@ -309,7 +314,12 @@ class FlowRows:
             values = self._indexes[at + (2 if column.storage == "mac" else 0), :n]
             index = pa.array(values, mask=values < 0)
             return pa.DictionaryArray.from_arrays(index, dictionaries[column.storage])
-        values = self._out[at, :n]
+        return self._word(column, self._out[at, :n], dictionaries, name_of)
+
+    def _word(
+        self, column: Column, values: NDArray[np.int64], dictionaries: dict[str, Any], name_of: NDArray[np.int64]
+    ) -> pa.Array:
+        """A column that is a row of the gathered words."""
         if column.storage == "encrypted":
             return pa.array(_ENCRYPTED[values].astype(bool), mask=values == 0)
         if column.storage in ("app", "name"):

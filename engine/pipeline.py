@@ -47,7 +47,7 @@ _NOTHING: Final = EndOfSource("")
 
 
 class _DecodeWorker:
-    """A thread that decodes. It has row batches of its own: shared ones could all wait behind a slower thread's batch."""
+    """A thread that decodes. Its row batches are its own: shared ones could all wait behind a slower thread's batch."""
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
         self.todo: queue.SimpleQueue[FrameBatch | EndOfSource | None] = queue.SimpleQueue()

@@ -94,7 +94,7 @@ class Publisher:
                 side = self._application_rows[table]
                 self._side(side, side.append_rows, rows)
 
-    def _side(self, side: _SideTable, work: Callable[..., None], *rows: Any) -> None:
+    def _side(self, side: _SideTable, work: Callable[..., object], *rows: Any) -> None:
         """Write to a side table; what it then gives up is counted."""
         try:
             work(*rows)

@@ -242,9 +242,8 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path,
         sum(t.frames_stored for t in totals.values()),
         sum(t.frames_not_stored for t in totals.values()),
     )
-    say(
-        f"application messages: {messages:,} read, {missed:,} missed; raw frames: {stored:,} kept, {not_stored:,} not kept"
-    )
+    say(f"application messages: {messages:,} read, {missed:,} missed")
+    say(f"raw frames: {stored:,} kept, {not_stored:,} not kept")
     say(f"lake: {lake}   (to query it: engine sql --lake {shlex.quote(str(lake))})")
 
 

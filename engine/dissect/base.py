@@ -2,9 +2,9 @@
 
 One file of this package per protocol defines `APPLICATION`; nothing else has to be changed to add one (see "How to
 add" in ARCHITECTURE.md). A kernel compares the first bytes of payloads with the patterns; what matches is handed, with
-`follow` further packets of the same direction, to the parser of the flow. Parsers see bytes that an attacker chose: they bound
-what they keep, and raise nothing but `Malformed`, `IndexError`, `struct.error`, `ValueError` and dpkt's `UnpackError`,
-which all mean "this message cannot be read".
+`follow` further packets of the same direction, to the parser of the flow. Parsers see bytes that an attacker chose:
+they bound what they keep, and raise nothing but `ValueError` (`Malformed`), `LookupError`, `ArithmeticError`,
+`struct.error` and dpkt's `UnpackError`, which all mean "this message cannot be read".
 
 Modules of this package import only the standard library and this package at the top: readers of the lake load them
 for the columns. dpkt and cryptography are imported inside the functions that need them.
@@ -109,6 +109,7 @@ class Application:
     Args:
         variants: further values of `app` that its parser may set (mdns and llmnr fill the table `dns`).
         columns: the table's columns after FLOW_COLUMNS; empty for one that is only recognised.
+        protos: IP protocols whose packets all belong to it (ESP).
         encrypted: payload is expected to look random, so that entropy can be read in context.
     """
 
@@ -119,6 +120,7 @@ class Application:
     columns: tuple[Column, ...] = ()
     variants: tuple[str, ...] = ()
     encrypted: bool = False
+    protos: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

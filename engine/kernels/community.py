@@ -4,8 +4,6 @@
 Source: https://github.com/corelight/community-id-spec; SHA-1 FIPS 180-4; base64 RFC 4648.
 """
 
-import numpy as np
-
 from engine import flow_row as r
 from engine.constants import PROTO_ICMP, PROTO_ICMPV6, PROTO_SCTP, PROTO_TCP, PROTO_UDP
 from engine.jit import helper, kernel

@@ -78,7 +78,8 @@ _B = r.N_COMMON + r.N_DIRECTION  # where the words of endpoint B begin
 @kernel
 def follow(
     arena, short, int_, long, address, entropy, present, first, count,
-    keys, records, index, free, ended, slot_of, fragments, taps, patterns, buckets, encrypted, names, seeds, limits, state,
+    keys, records, index, free, ended, slot_of, fragments, taps, patterns, buckets, encrypted, names, app_of_proto,
+    seeds, limits, state,
 ):  # fmt: skip
     """Account rows `first` to count - 1 to their flows. Returns (row reached, DONE, SWEEP or EVICT).
 
@@ -89,7 +90,9 @@ def follow(
         records: int64[slots, N_WORDS]. index: int64[power of two]. free, ended: int32[slots], stacks.
         slot_of: int32[rows], written: the record of each row, -1 without one.
         fragments: int64[power of two, N_FRAGMENT]. taps: int64[N_TAP, rows], appended.
-        patterns, buckets: as in `patterns.match_payload`. encrypted, names: as in `flow_apps.mark_row`. seeds: uint64[N_SEEDS]. limits, state: see above.
+        patterns, buckets: as in `patterns.match_payload`. encrypted, names: as in `flow_apps.mark_row`.
+        app_of_proto: int16[256], the application that an IP protocol is, 0 none.
+        seeds: uint64[N_SEEDS]. limits, state: see above.
     """
     mask = index.shape[0] - 1
     for i in range(first, count):
@@ -114,7 +117,7 @@ def follow(
             if slot < 0:
                 if state[T_LIVE] >= limits[L_FLOWS]:
                     return i, EVICT
-                slot = _begin(keys, i, tcp, records, index, mask, free, state)
+                slot = _begin(keys, i, tcp, records, index, mask, free, app_of_proto, state)
             elif ts - records[slot, (_B if kind & KEY_FROM_B else r.N_COMMON) + r.D_FIRST] > limits[L_ACTIVE_NS]:
                 _end_part(slot, records, free, ended, state)
             if flags & k.IS_FRAGMENT and flags & k.IS_LATER_FRAGMENT == 0:
@@ -292,7 +295,7 @@ def _end_part(slot, records, free, ended, state):
 
 
 @helper
-def _begin(keys, i, tcp, records, index, mask, free, state):
+def _begin(keys, i, tcp, records, index, mask, free, app_of_proto, state):
     """A new record for the key, at the end of its chain. The client is chosen here."""
     tag = keys[i, K_TAG]
     at = tag & mask
@@ -308,7 +311,8 @@ def _begin(keys, i, tcp, records, index, mask, free, state):
     records[slot, r.R_FLOW_ID] = state[T_NEXT_ID]
     for w in range(r.R_STATE, r.N_COMMON):
         records[slot, w] = 0
-    records[slot, r.R_STATE] = _first_state(keys[i, K_FLAGS], keys[i, K_REST], tcp)
+    app = np.int64(app_of_proto[keys[i, K_REST] >> r.REST_PROTO & 0xFF])
+    records[slot, r.R_STATE] = _first_state(keys[i, K_FLAGS], keys[i, K_REST], tcp) | app << r.STATE_APP
     records[slot, r.R_LAST] = r.MISSING
     records[slot, r.R_PART] = 1
     records[slot, r.R_RTT_NS] = r.MISSING
@@ -486,7 +490,7 @@ def _look(arena, start, end, i, kind, long, slot, d, records, taps, patterns, bu
 
 @helper
 def _is_unreachable(short, i, kind, rest):
-    """An ICMP error that says no for the receiver: port or protocol unreachable, or prohibited (RFC 792, 1812, 4443)."""
+    """An ICMP error that says no for the receiver: port or protocol unreachable, prohibited (RFC 792, 1812, 4443)."""
     inner = kind & KEY_INNER
     icmp = np.int64(short[k.S_INNER_ICMP_TYPE if inner else k.S_ICMP_TYPE, i])
     code = np.int64(short[k.S_INNER_ICMP_CODE if inner else k.S_ICMP_CODE, i])

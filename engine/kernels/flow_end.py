@@ -108,7 +108,7 @@ def release(records, free, ended, state):
 
 @helper
 def _sort_free(records, free, state):
-    """Put the free stack in order, lowest slot on top: a table that was full once is not scanned as a whole for ever."""
+    """Put the free stack in order, lowest slot on top: a table that was full once is not scanned whole for ever."""
     n = np.int64(0)
     high = np.int64(0)
     for back in range(records.shape[0]):

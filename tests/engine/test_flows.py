@@ -1,10 +1,11 @@
-"""Flows: what is counted, who is the client, how it ends; and that the cutting of the stream into batches changes nothing."""
+"""Flows: what is counted, who is the client, how it ends; and that cutting the stream into batches changes nothing."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import ipaddress
+import itertools
 import math
 import random
 import resource
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.applications import Applications
 from engine.config import FlowsConfig
 from engine.kernels import community, flow, flow_apps, flow_end, flow_gather, flow_key
 from engine.packets import F_CAPLEN, F_LINK_TYPE, F_OFFSET, F_TS_NS, F_WIRELEN, FrameBatch, PacketBatch
@@ -259,6 +261,12 @@ def test_key__sources_are_apart_and_end_apart() -> None:
     assert [(f["source"], f["src_packets"], f["dst_packets"]) for f in run.flows[1:]] == [("eth1", 1, 1)]
 
 
+def test_application__of_an_ip_protocol_and_its_encryption() -> None:
+    run = Run(applications=Applications()).send([(0, b.ethernet(b.ipv4(b.esp(), 50))), (1, udp(True))]).close()
+    assert [(p["app"], p["encrypted"]) for p in run.packets] == [("esp", True), (None, None)]
+    assert [(f["app"], f["encrypted"]) for f in run.flows] == [("esp", True), (None, None)]
+
+
 # --- limits -------------------------------------------------------------------------------------------------------
 def test_limit__quietest_flows_end_early_and_nothing_is_lost() -> None:
     run = Run(FlowsConfig(max_flows=1000))
@@ -413,7 +421,7 @@ def test_cutting__changes_no_row(seed: int, cuts: list[int], limit: int) -> None
     whole = Run(config).send(timed).close()
     parts = Run(config)
     edges = [0, *sorted(set(cuts)), len(timed)]
-    for first, stop in zip(edges, edges[1:], strict=False):
+    for first, stop in itertools.pairwise(edges):
         parts.send(timed[first:stop])
     parts.close()
     assert normal(parts.flows) == normal(whole.flows)

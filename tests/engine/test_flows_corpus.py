@@ -132,7 +132,8 @@ def test_corpus__community_id_equals_the_published_baseline() -> None:
         ports = (p["src_port"], p["dst_port"])
         keys = [
             key for key in published
-            if key[:3] == (p["proto"], p["src_ip"], p["dst_ip"]) and (key[3:] == ports or key[3] == p["icmp_type"] or key[3] is None)
+            if key[:3] == (p["proto"], p["src_ip"], p["dst_ip"])
+            and (key[3:] == ports or key[3] == p["icmp_type"] or key[3] is None)
         ]  # fmt: skip
         if p["flow_id"] is not None:
             assert len(keys) == 1, p

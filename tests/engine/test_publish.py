@@ -9,7 +9,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import StoreError
-from engine.packets import F_TS_NS, PacketBatch, FrameBatch
+from engine.packets import F_TS_NS, FrameBatch, PacketBatch
 from engine.publish import Publisher
 from engine.writer import init_lake
 from tests.builders import decoder, ethernet, fill, ipv4, udp
