@@ -79,9 +79,26 @@ STATE_ENDED: Final = 32  # reason + 1, 4 bits
 STATE_APP_DONE: Final = 1 << 36  # no parser wants more
 STATE_APP: Final = 40  # number in APP_NAMES, 16 bits
 
-OUTCOMES: Final = ("established", "answered", "refused", "reset", "unanswered", "half-open")
+OUTCOME_MEANINGS: Final = (
+    ("established", "TCP: the handshake was completed, or both sides spoke in the middle of a connection"),
+    ("answered", "the server sent something (UDP, ICMP, other protocols; TCP without a recognisable handshake)"),
+    ("refused", "the server answered the SYN with RST, or an ICMP error said port or protocol unreachable or prohibited"),
+    ("reset", "TCP: established, then ended by RST of either side"),
+    ("unanswered", "only the client sent"),
+    ("half-open", "TCP: the SYN was answered by SYN-ACK, the client never completed the handshake"),
+)
+OUTCOMES: Final = tuple(name for name, _ in OUTCOME_MEANINGS)
 ESTABLISHED, ANSWERED, REFUSED, RESET, UNANSWERED, HALF_OPEN = range(len(OUTCOMES))
-END_REASONS: Final = ("idle", "active", "closed", "reset", "reused", "evicted", "stop")
+END_REASON_MEANINGS: Final = (
+    ("idle", "no packet for the idle timeout"),
+    ("active", "the part reached the active timeout; the flow went on in the next part"),
+    ("closed", "both sides sent FIN, then nothing for the linger time"),
+    ("reset", "RST, then nothing for the linger time"),
+    ("reused", "a SYN with another sequence number began a new connection on the same ports"),
+    ("evicted", "the flow table was full and this flow among the quietest"),
+    ("stop", "the capture or the savefile ended"),
+)
+END_REASONS: Final = tuple(name for name, _ in END_REASON_MEANINGS)
 END_IDLE, END_ACTIVE, END_CLOSED, END_RESET, END_REUSED, END_EVICTED, END_STOP = range(len(END_REASONS))
 
 # --- what the gather kernel writes, one row of int64 per column; MISSING is NULL -----------------------------------

@@ -105,7 +105,9 @@ class Pipeline:
         self._workers = [_DecodeWorker(self._decode_failed) for _ in range(decode_threads(config))]
         self._sent = 0
         self._send_lock = threading.Lock()
-        self._publisher = Publisher(lake, config, self._store_failed)
+        self._publisher = Publisher(
+            lake, config, self._store_failed, lambda error: self._report("error", str(error))
+        )
         self._stop = threading.Event()
         self._done = threading.Event()
         self._filling: dict[str, tuple[FrameBatch, float]] = {}

@@ -37,11 +37,15 @@ class Publisher:
     """Follow flows, store frames, turn rows into Arrow, write, publish; and account for every frame.
 
     `totals` holds the counters per source; the capture side adds received and kernel counts through `observe`.
-    `on_failure` is told once per failing publish; rows of a failed segment are counted as drop_not_written. `live`
-    says that the packets' clock is the machine's.
+    `on_failure` is told once per failing publish; rows of a failed segment are counted as drop_not_written. Raw frames
+    are less than rows: `on_frame_failure` is told when they cannot be stored, and everything else goes on. `live` says
+    that the packets' clock is the machine's.
     """
 
-    def __init__(self, lake: Path, config: EngineConfig, on_failure: Callable[[StoreError], None]) -> None:
+    def __init__(
+        self, lake: Path, config: EngineConfig, on_failure: Callable[[StoreError], None],
+        on_frame_failure: Callable[[StoreError], None] | None = None,
+    ) -> None:  # fmt: skip
         run = run_name()
         self._packets = TableWriter(lake, "packets", config.lake, run)
         self._addresses = TableWriter(lake, "addresses", config.lake, run)
@@ -50,7 +54,7 @@ class Publisher:
         self._application_rows = {table: _SideTable(lake, table, config.lake, run) for table in APPLICATION_TABLES}
         self._applications = Applications(config.applications.budget) if config.applications.enabled else None
         self._flows = FlowTable(config.flows, self._take_flows, self._applications)
-        self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, on_failure)
+        self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, on_frame_failure)
         self._columns = Columns()
         self._on_failure = on_failure
         self._pending: dict[str, SourceTotals] = defaultdict(SourceTotals)  # appended, not published

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.dissect import APPLICATIONS
 from engine.dissect.base import FLOW_COLUMNS
-from engine.flow_row import FLOWS
+from engine.flow_row import END_REASON_MEANINGS, FLOWS, OUTCOME_MEANINGS
 from engine.packets import PACKETS, STATUS
 from engine.schema import SQL_TYPES, Column, schema_of
 
@@ -84,6 +84,10 @@ def data_dictionary() -> str:
         lines.append("")
     lines += ["## Values of `packets.status`", "", "| status | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in STATUS]
+    lines += ["", "## Values of `flows.outcome`", "", "| outcome | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in OUTCOME_MEANINGS]
+    lines += ["", "## Values of `flows.end_reason`", "", "| end_reason | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in END_REASON_MEANINGS]
     lines += ["", "## Values of `app`", "", "| app | encrypted | meaning |", "|---|---|---|"]
     lines += [
         f"| {', '.join(f'`{n}`' for n in a.names)} | {'yes' if a.encrypted else 'no'} | {a.meaning} |"

@@ -162,6 +162,11 @@ def esp(payload: bytes = TEXT) -> bytes:
     return struct.pack(">II", 0xC0FFEE, 1) + payload
 
 
+def dns_query(name: str, number: int = 1, kind: int = 1) -> bytes:
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    return struct.pack(">HHHHHH", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">HH", kind, 1)
+
+
 # --- tunnels ------------------------------------------------------------------------------------------------------
 def gre(payload: bytes, kind: int = 0x0800, *, csum: bool = False, key: bool = False, seq: bool = False) -> bytes:
     flags = csum << 15 | key << 13 | seq << 12

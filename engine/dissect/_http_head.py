@@ -62,7 +62,7 @@ class Head:
             "request_bytes": self.length,
             "version": self.version or None,
             "server": self._text(b"server"),
-            "authorization": scheme,
+            "auth_scheme": scheme,
             "has_credentials": exposed or hidden,
         }
 

@@ -251,7 +251,7 @@ APPLICATION = Application(
         column("content_length", "int64", "bytes", "Content-Length of the response", "RFC 9110 8.6"),
         column("version", "text", "", "Version of the request, or of a response alone", "RFC 9112 2.3"),
         column("server", "text", "", "Server", "RFC 9110 10.2.4"),
-        column("authorization", "text", "", "Authentication scheme sent by the client, or `other`", "RFC 9110 11.4"),
+        column("auth_scheme", "text", "", "Authentication scheme sent by the client, or `other`", "RFC 9110 11.4"),
         column("has_credentials", "bool", "", "A password was sent in clear: Basic, or in the target", "RFC 7617"),
         column("latency_us", "int64", "us", "From the request's first packet to the response's", "engine"),
     ),

@@ -77,3 +77,12 @@ def test_flows__every_gathered_row_is_a_column_once() -> None:
     words = [c.index for c in flows if c.storage == "word"]
     named = [c.index for c in flows if c.storage in ("source", "app", "name")]
     assert sorted(words + named) == list(range(N_OUT))
+
+
+def test_names__need_no_quotes_in_sql() -> None:
+    import duckdb
+
+    words = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'"
+    reserved = {row[0] for row in duckdb.sql(words).fetchall()}
+    names = {*tables.TABLES, *(c.name for columns in tables.TABLES.values() for c in columns)}
+    assert not names & reserved

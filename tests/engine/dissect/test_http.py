@@ -53,7 +53,7 @@ def test_pair__all_columns() -> None:
     assert row == {
         "ts": 10, "method": "GET", "host": "www.example.org:8080", "path": "/a/b?c=d", "user_agent": "probe/1.0",
         "referer": "http://x.example/", "status": 200, "content_type": "text/html", "request_bytes": None,
-        "content_length": 5, "version": "1.1", "server": "unit/2", "authorization": None, "has_credentials": False,
+        "content_length": 5, "version": "1.1", "server": "unit/2", "auth_scheme": None, "has_credentials": False,
         "latency_us": 10,
     }  # fmt: skip
     assert (one.flow.app, one.flow.server_name) == ("http", "www.example.org")
@@ -168,7 +168,7 @@ def test_proxy__host_comes_from_an_absolute_target() -> None:
 def test_authorization__scheme_is_kept_and_never_the_credential(value: bytes, scheme: str, readable: bool) -> None:
     for name in (b"Authorization: ", b"Proxy-Authorization:"):
         (row,) = rows_of((C, get("/", name + value + b"\r\n")))
-        assert (row["authorization"], row["has_credentials"]) == (scheme, readable)
+        assert (row["auth_scheme"], row["has_credentials"]) == (scheme, readable)
         assert "dXNlcjpz" not in repr(row)
 
 
