@@ -7,6 +7,7 @@ from typing import Any, Final
 import duckdb
 
 from analytics.segments import Segment, SegmentIndex
+from analytics.store import schema_sql
 from engine.tables import OWN_DROPS
 
 LIVE_S: Final = 5.0  # a capture writes a row every second; silent for longer than this, it is not running
@@ -20,8 +21,8 @@ CREATE OR REPLACE TABLE capture_rows (path VARCHAR, t DOUBLE, source VARCHAR, in
 READ: Final = f"""
 INSERT INTO capture_rows
 SELECT filename, epoch_us(ts) / 1e6, source, interval_s, received, rows, kernel_drops, interface_drops,
-       {" + ".join(OWN_DROPS)}, undecodable, wire_bytes
-FROM read_parquet($files, hive_partitioning = false, filename = true)
+       {" + ".join(f"coalesce({name}, 0)" for name in OWN_DROPS)}, undecodable, wire_bytes
+FROM read_parquet($files, filename = true, schema = {schema_sql("capture_stats")})
 """  # noqa: S608 — column names of the schema
 LOSSES: Final = """
 SELECT count(*), coalesce(sum(received), 0)::BIGINT, coalesce(sum(kernel), 0)::BIGINT,

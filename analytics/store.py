@@ -142,11 +142,6 @@ def view_sql(table: str, root: Path) -> str:
     if not _has_segment(base):  # DuckDB refuses a pattern that matches nothing
         base, segments = _shadow(root) / table, "*/" + _SEGMENTS
     columns = TABLES[table]
-    schema = ", ".join(
-        f"{_text(c.name)}: {{name: {_text(c.name)}, type: {_text(SQL_TYPES[c.type])}, default_value: NULL}}"
-        for c in columns
-        if c.stored
-    )
     shown = [_shown(c) for c in columns]
     # Not DuckDB's own hive_partitioning: it excludes a given schema, and then planning opens every segment.
     # A condition is evaluated once per segment, about 10 us a function: so substr() past `sensor=`, `date=`, `hour=`.
@@ -161,8 +156,18 @@ def view_sql(table: str, root: Path) -> str:
     macro = f"CREATE OR REPLACE MACRO _{table}(files) AS TABLE SELECT"
     return (
         f"{macro} {', '.join(nulls)}; CREATE OR REPLACE VIEW {table} AS FROM _{table}({pattern}); "
-        f"{macro} {', '.join(shown)} FROM read_parquet(files, filename = true, schema = MAP {{{schema}}})"
+        f"{macro} {', '.join(shown)} FROM read_parquet(files, filename = true, schema = {schema_sql(table)})"
     )
+
+
+def schema_sql(table: str) -> str:
+    """The table's stored columns as the `schema` of read_parquet: a segment that lacks one shows NULL."""
+    columns = ", ".join(
+        f"{_text(c.name)}: {{name: {_text(c.name)}, type: {_text(SQL_TYPES[c.type])}, default_value: NULL}}"
+        for c in TABLES[table]
+        if c.stored
+    )
+    return f"MAP {{{columns}}}"
 
 
 def _shown(column: Column) -> str:

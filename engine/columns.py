@@ -25,7 +25,7 @@ class AddressTable:
     def __init__(self, rows: int, per_row: int) -> None:
         entries = rows * per_row
         slots = 1 << (2 * entries - 1).bit_length()
-        self.keys: NDArray[np.uint64] = np.empty((2, slots), np.uint64)
+        self.keys: NDArray[np.uint64] = np.empty((slots, 2), np.uint64)
         self.tags: NDArray[np.int64] = np.zeros(slots, np.int64)
         self.found: NDArray[np.int32] = np.empty(slots, np.int32)
         self.entries: NDArray[np.uint64] = np.empty((2, entries), np.uint64)
@@ -58,33 +58,38 @@ class Columns:
 
     def __init__(self, rows: int = k.ROWS_PER_BATCH) -> None:
         self.schema = arrow_schema("packets")
-        # A row has two outer and two inner addresses, or two of ARP.
-        self._ips = AddressTable(rows, 4)
+        # A column's dictionary is written with each row group, so the addresses that few rows have are kept apart.
+        self._ips = AddressTable(rows, 2)
+        self._rare_ips = AddressTable(rows, 2)  # inside tunnels, and of ARP
         self._macs = AddressTable(rows, 2)
         self._bits: NDArray[np.uint8] = np.zeros((k.N_GROUPS, (rows + 7) // 8), np.uint8)
         self._counts: NDArray[np.int64] = np.zeros(k.N_GROUPS, np.int64)
         self._zeros = pa.py_buffer(np.zeros(rows, np.int32))
         self._labels = {c.name: pa.array(c.labels) for c in k.PACKETS if isinstance(c.labels, tuple) and c.labels}
         self._apps = pa.array(APP_NAMES)
-        self._seen_keys: NDArray[np.uint64] = np.empty((2, _SEEN_LIMIT * 2), np.uint64)
+        self._seen_keys: NDArray[np.uint64] = np.empty((_SEEN_LIMIT * 2, 2), np.uint64)
         self._seen_tags: NDArray[np.int64] = np.zeros(_SEEN_LIMIT * 2, np.int64)
         self._seen_used: NDArray[np.int64] = np.zeros(1, np.int64)
         self._seen_generation = 1
-        self._fresh: NDArray[np.int32] = np.empty(rows * 4, np.int32)
+        self._fresh: NDArray[np.int32] = np.empty(rows * 2, np.int32)
         self._dictionaries: dict[str, Any] = {}
 
     def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
         """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
         n = batch.count
-        ips, macs = self._ips, self._macs
+        ips, rare, macs = self._ips, self._rare_ips, self._macs
+        kernel.pack_bits(batch.present, n, self._bits, self._counts)
         kernel.index_ips(
             batch.address, batch.present, batch.short[k.S_IP_VERSION], n, batch.int_, ips.start(), *ips.arrays()
         )  # fmt: skip
+        generation = rare.start()
+        if n == 0 or any(self._counts[g.bit_length() - 1] for g in (k.HAS_INNER_IP, k.HAS_ARP)):
+            kernel.index_rare_ips(batch.address, batch.present, n, batch.int_, generation, *rare.arrays())
         kernel.index_macs(batch.address, batch.present, n, batch.int_, macs.start(), *macs.arrays())
-        kernel.pack_bits(batch.present, n, self._bits, self._counts)
         self._dictionaries = {
-            "ip": self._ips.dictionary(),
-            "mac": self._macs.dictionary(),
+            "ip": ips.dictionary(),
+            "rare_ip": rare.dictionary(),
+            "mac": macs.dictionary(),
             "app": self._apps,
             "name": pa.array(batch.names, pa.string()),
             "frame_file": pa.array(batch.frame_files, pa.string()),
@@ -110,6 +115,8 @@ class Columns:
             matrices: dict[str, Any] = {"short": batch.short, "int": batch.int_, "long": batch.long}
             data = matrices[column.storage][column.index]
         storage = kind.index_type if pa.types.is_dictionary(kind) else kind
+        if nulls == n and storage is not kind:  # what is there may be an index of an earlier batch
+            data = self._zeros
         array = pa.Array.from_buffers(storage, n, [validity, pa.py_buffer(data)], null_count=nulls)
         if storage is kind:
             return array
@@ -123,10 +130,15 @@ class Columns:
         if self._seen_used[0] >= _SEEN_LIMIT:
             self._seen_generation += 1
             self._seen_used[0] = 0
+        texts = [self._unseen(self._ips, "ip"), self._unseen(self._rare_ips, "rare_ip")]
+        found = pa.concat_arrays(texts)
+        times = pa.array(np.full(len(found), first_seen_us, np.int64)).view(pa.timestamp("us"))
+        return pa.RecordBatch.from_arrays([found, times], schema=arrow_schema("addresses"))
+
+    def _unseen(self, table: AddressTable, name: str) -> pa.StringArray:
+        """The addresses of a table that this run has not seen, from now on seen."""
         count = kernel.mark_new(
-            self._ips.entries, self._ips.kinds, int(self._ips.n[0]), self._seen_generation,
+            table.entries, table.kinds, int(table.n[0]), self._seen_generation,
             self._seen_keys, self._seen_tags, _SEEN_LIMIT, self._seen_used, self._fresh,
         )  # fmt: skip
-        texts = self._dictionaries["ip"].take(pa.array(self._fresh[:count]))
-        times = pa.array(np.full(count, first_seen_us, np.int64)).cast(pa.timestamp("us"))
-        return pa.RecordBatch.from_arrays([texts, times], schema=arrow_schema("addresses"))
+        return self._dictionaries[name].take(pa.array(self._fresh[:count]))

@@ -25,6 +25,7 @@ class SourceTotals(SourceCounters):
     rows: int = 0
     drop_unread_at_stop: int = 0
     drop_not_written: int = 0
+    drop_rows_shed: int = 0
     undecodable: int = 0
     wire_bytes: int = 0
     flows: int = 0
@@ -38,7 +39,7 @@ class SourceTotals(SourceCounters):
 
     @property
     def own_drops(self) -> int:
-        return self.drop_unread_at_stop + self.drop_not_written
+        return self.drop_unread_at_stop + self.drop_not_written + self.drop_rows_shed
 
     @property
     def drops(self) -> dict[str, int]:
@@ -48,6 +49,7 @@ class SourceTotals(SourceCounters):
             "interface": self.interface_drops,
             "unread at stop": self.drop_unread_at_stop,
             "not written": self.drop_not_written,
+            "shed": self.drop_rows_shed,
         }
 
     def add(self, other: SourceTotals) -> None:

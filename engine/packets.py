@@ -8,7 +8,7 @@ is kept as one 32-bit set of *groups* per packet, because fields come and go tog
 For a column of PACKETS, `storage` names the array of a PacketBatch that holds it ("short" int16, "int" int32, "long"
 int64, "float" float32, "bit" one validity bit) and `index` its row there (the bit's value for "bit"). `group` is the
 validity group, 0 for a column that is never NULL. Text is `labels` by an int16 index, or an index into the dictionary
-of the batch that `labels` names ("ip", "mac", "app", "name", "frame_file").
+of the batch that `labels` names ("ip", "rare_ip", "mac", "app", "name", "frame_file").
 """
 
 from __future__ import annotations
@@ -106,15 +106,36 @@ ENCAP_IPIP, ENCAP_6IN4, ENCAP_GRE, ENCAP_VXLAN, ENCAP_GENEVE, ENCAP_GTPU = range
 ) = range(13)  # fmt: skip
 
 
+# --- how each column lies in Parquet, chosen by measurement (docs/performance.md); see `engine.schema` for the words ---
+# No BYTE_STREAM_SPLIT: a sixth smaller at the same cost, but Spark before 4.3 refuses it. Statistics cost 1 ns a number,
+# 5 to 20 ns a text, so only columns have them by which whole row groups can be passed over.
+_ENCODINGS: Final = {
+    "ts": "delta stats", "ts_nanos": "delta", "source": "dict zstd", "frame_no": "delta snappy stats",
+    "wirelen": "delta snappy", "caplen": "delta snappy", "src_mac": "dict zstd", "dst_mac": "dict zstd",
+    "ethertype": "plain snappy stats", "vlan": "plain snappy stats", "vlan_inner": "plain snappy stats",
+    "ip_version": "plain snappy stats", "src_ip": "dict zstd", "dst_ip": "dict zstd", "proto": "dict snappy stats",
+    "ttl": "dict snappy", "is_fragment": "plain snappy stats", "src_port": "plain zstd stats",
+    "dst_port": "plain zstd stats", "tcp_flags": "dict snappy stats", "tcp_seq": "delta", "tcp_ack": "delta",
+    "tcp_window": "plain zstd", "icmp_type": "plain snappy stats", "icmp_code": "plain snappy stats",
+    "payload_len": "delta snappy", "entropy": "plain zstd", "encap": "dict snappy stats",
+    "inner_src_ip": "dict zstd", "inner_dst_ip": "dict zstd", "inner_proto": "plain snappy stats",
+    "inner_src_port": "plain snappy stats", "inner_dst_port": "plain snappy stats", "arp_op": "plain snappy stats",
+    "arp_src_ip": "dict zstd", "arp_dst_ip": "dict zstd", "status": "dict zstd stats", "app": "dict zstd",
+    "server_name": "dict zstd", "encrypted": "plain snappy stats", "flow_id": "plain zstd stats",
+    "frame_file": "dict zstd", "frame_offset": "delta zstd",
+}  # fmt: skip
+
+
 def _c(name: str, kind: str, unit: str, meaning: str, source: str, at: tuple[str, int], group: int = 0,
        labels: tuple[str, ...] | str = ()) -> Column:  # fmt: skip
-    return Column(name, kind, unit, meaning, source, at[0], at[1], group, labels)
+    return Column(name, kind, unit, meaning, source, at[0], at[1], group, labels, encoding=_ENCODINGS[name])
 
 
 PACKETS: Final[tuple[Column, ...]] = (
     _c("ts", "timestamp", "UTC", "When the frame was captured, to the microsecond", "libpcap ts", ("long", L_TS)),
     _c("ts_nanos", "int16", "ns", "Nanoseconds within that microsecond, 0 to 999", "libpcap ts", ("short", S_TS_NANOS)),
-    Column("source", "text", "", "Interface name, or the savefile's path as given", "capture", "source"),
+    Column("source", "text", "", "Interface name, or the savefile's path as given", "capture", "source",
+           encoding=_ENCODINGS["source"]),
     _c("frame_no", "int64", "", "Number of the frame within its source, from 1", "capture", ("long", L_FRAME_NO)),
     _c("wirelen", "int64", "bytes", "Length of the frame on the wire", "libpcap len", ("long", L_WIRELEN)),
     _c("caplen", "int32", "bytes", "Bytes of it that were captured", "libpcap caplen", ("int", I_CAPLEN)),
@@ -150,16 +171,16 @@ PACKETS: Final[tuple[Column, ...]] = (
        "Shannon 1948", ("float", 0), HAS_ENTROPY),
     _c("encap", "text", "", "The tunnel this packet carries: " + ", ".join(ENCAP_NAMES),
        "RFC 2003, 4213, 2784, 7348, 8926; TS 29.281", ("short", S_ENCAP), HAS_ENCAP, ENCAP_NAMES),
-    _c("inner_src_ip", "text", "", "Source address inside the tunnel", "as src_ip", ("int", I_INNER_SRC_IP), HAS_INNER_IP, "ip"),
+    _c("inner_src_ip", "text", "", "Source address inside the tunnel", "as src_ip", ("int", I_INNER_SRC_IP), HAS_INNER_IP, "rare_ip"),
     _c("inner_dst_ip", "text", "", "Destination address inside the tunnel", "as dst_ip", ("int", I_INNER_DST_IP),
-       HAS_INNER_IP, "ip"),
+       HAS_INNER_IP, "rare_ip"),
     _c("inner_proto", "int16", "", "Protocol number inside the tunnel", "as proto", ("short", S_INNER_PROTO), HAS_INNER_PROTO),
     _c("inner_src_port", "int32", "", "Source port inside the tunnel", "as src_port", ("int", I_INNER_SRC_PORT), HAS_INNER_PORTS),
     _c("inner_dst_port", "int32", "", "Destination port inside the tunnel", "as dst_port", ("int", I_INNER_DST_PORT),
        HAS_INNER_PORTS),
     _c("arp_op", "int16", "", "1 request, 2 reply", "RFC 826", ("short", S_ARP_OP), HAS_ARP),
-    _c("arp_src_ip", "text", "", "Sender's IPv4 address", "RFC 826", ("int", I_ARP_SRC_IP), HAS_ARP, "ip"),
-    _c("arp_dst_ip", "text", "", "Target's IPv4 address", "RFC 826", ("int", I_ARP_DST_IP), HAS_ARP, "ip"),
+    _c("arp_src_ip", "text", "", "Sender's IPv4 address", "RFC 826", ("int", I_ARP_SRC_IP), HAS_ARP, "rare_ip"),
+    _c("arp_dst_ip", "text", "", "Target's IPv4 address", "RFC 826", ("int", I_ARP_DST_IP), HAS_ARP, "rare_ip"),
     _c("status", "text", "", "How far decoding got, see below", "decoder", ("short", S_STATUS), 0, STATUS_NAMES),
     _c("app", "text", "", "Application protocol of the flow, by content, as far as it was known at this packet",
        "dissectors", ("short", S_APP), HAS_APP, "app"),

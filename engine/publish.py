@@ -21,6 +21,7 @@ from engine.flows import FlowTable
 from engine.frames import FrameRing
 from engine.metrics import TOTAL_FIELDS, SourceTotals
 from engine.packets import L_TS, FrameBatch, PacketBatch
+from engine.pressure import Level
 from engine.tables import APPLICATION_TABLES, arrow_schema
 from engine.writer import TableWriter, run_name
 
@@ -68,20 +69,27 @@ class Publisher:
 
     # --- batches -------------------------------------------------------------------------------------------------
 
-    def take(self, frames: FrameBatch, batch: PacketBatch) -> None:
+    def take(self, frames: FrameBatch, batch: PacketBatch, give_up: Level = Level.NONE) -> None:
         """Turn the decoded frames into rows of the open segments. Both batches are free again on return."""
         self._taken_at = time.monotonic()
         self._source = frames.source
+        totals = self.totals[frames.source]
+        self._flows.follow(frames, batch)
+        self._count_side_stages(totals)
+        stored = 0
+        if give_up < Level.FRAMES:
+            stored = self._ring.store(frames, batch)
+        else:
+            self._ring.skip(frames, batch)
+        totals.frames_stored += stored
+        totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
+        if give_up >= Level.ROWS:
+            totals.drop_rows_shed += batch.count
+            return
         pending = self._pending[frames.source]
         pending.rows += batch.count
         pending.undecodable += batch.undecodable
         pending.wire_bytes += batch.wire_bytes
-        self._flows.follow(frames, batch)
-        stored = self._ring.store(frames, batch)
-        totals = self.totals[frames.source]
-        totals.frames_stored += stored
-        totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
-        self._count_side_stages(totals)
         try:
             self._packets.append(self._columns.to_arrow(batch))
             self._addresses.append(self._columns.new_addresses(int(batch.long[L_TS, 0])))

@@ -108,7 +108,7 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     try:
         drop()
         init_lake(lake)
-        pipeline = Pipeline(lake, config, report, pool=4 + 2 * len(sources))
+        pipeline = Pipeline(lake, config, report)
         if generated:
             pipeline.start_replay([SavefileSource(GENERATED, stream=GeneratedCapture())], Pace("recorded"))
         else:
@@ -162,7 +162,7 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
     drop()
     init_lake(lake)
     config = config.override("applications", budget=1.0)  # a file waits for its parsers
-    pipeline = Pipeline(lake, config, report, pool=4)
+    pipeline = Pipeline(lake, config, report)
     pipeline.start_replay([SavefileSource(f, config.capture.bpf_filter) for f in files], pace)
     return _finish(pipeline, lake, Dashboard(None, ""))
 
@@ -200,7 +200,7 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
     if not pipeline.wait(2.0):
         raise CaptureError("the engine did not stop within 5 s; segments published before are complete")
     print_summary(pipeline.totals, time.monotonic() - started, lake, pipeline.flow_memory)
-    return 2 if pipeline.refused or (pipeline.store_failures and pipeline.stop_when_full) else 0
+    return 2 if pipeline.incomplete else 0
 
 
 def _on_terminal() -> bool:

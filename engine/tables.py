@@ -26,6 +26,8 @@ CAPTURE_STATS: Final[tuple[Column, ...]] = (
     Column("interface_drops", "int64", "frames", "Lost by the interface or its driver before capture", "ps_ifdrop"),
     Column("drop_unread_at_stop", "int64", "frames", "Own drop: still in the kernel's buffer when capture stopped", "engine"),
     Column("drop_not_written", "int64", "frames", "Own drop: could not be written to the lake (full or failing disk)", "engine"),
+    Column("drop_rows_shed", "int64", "frames", "Own drop: decoded and accounted to flows, but the row was given up under pressure",
+           "engine", nullable=True),
     Column("undecodable", "int64", "frames", "Rows whose status is neither ok nor not_ip", "decoder"),
     Column("wire_bytes", "int64", "bytes", "Sum of wirelen over the rows", "decoder"),
     Column("flows", "int64", "flows", "Flows that began", "flow table", nullable=True),

@@ -22,13 +22,12 @@ import pyarrow.parquet as pq
 
 from engine.config import LakeConfig
 from engine.errors import StoreError
+from engine.schema import parquet_options
 from engine.tables import TABLES, arrow_schema
 
 _SUFFIX: Final = ".inprogress"
 _HOUR_US: Final = 3_600_000_000
 _MAX_HOURS_PER_BATCH: Final = 32  # a batch of hostile timestamps must not become thousands of files
-# Columns whose values repeat; a dictionary of the others would cost time and be thrown away.
-_PLAIN: Final = {"ts", "frame_no", "tcp_seq", "tcp_ack", "entropy", "ts_nanos", "first_seen", "ip"}
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class TableWriter:
         self._config = config
         self._run = run
         self._schema = arrow_schema(table)
-        self._dictionary = [name for name in self._schema.names if name not in _PLAIN]
+        self._options = parquet_options(TABLES[table])
         self._time = next(c.name for c in TABLES[table] if c.type == "timestamp")
         self._segments: dict[int, _Segment] = {}
         self._sequence = 0
@@ -74,11 +73,12 @@ class TableWriter:
         """Write the rows of a batch to the segments of their hours. On StoreError they are in none, see `discard`."""
         if batch.num_rows == 0:
             return
-        times = batch.column(self._time).cast(pa.int64()).to_numpy()
-        hours = times // _HOUR_US
-        if hours[0] == hours[-1] and (hours == hours[0]).all():
-            self._write(int(hours[0]), batch)
+        times = batch.column(self._time).view(pa.int64()).to_numpy()
+        first, last = int(times.min()) // _HOUR_US, int(times.max()) // _HOUR_US
+        if first == last:
+            self._write(first, batch)
             return
+        hours = times // _HOUR_US
         distinct = np.unique(hours)
         if len(distinct) > _MAX_HOURS_PER_BATCH:
             self._write(int(hours[0]), batch)
@@ -103,14 +103,7 @@ class TableWriter:
         self._sequence += 1
         final = folder / f"{max(0, first):016d}-{self._run}{self._sequence:06d}.parquet"
         sink = pa.OSFile(str(final) + _SUFFIX, "wb")
-        writer = pq.ParquetWriter(
-            sink,
-            self._schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=self._dictionary,
-            store_schema=False,
-        )
+        writer = pq.ParquetWriter(sink, self._schema, **self._options)
         segment = self._segments[hour] = _Segment(final, writer, sink, time.monotonic())
         return segment
 
@@ -188,7 +181,7 @@ def init_lake(lake: Path) -> None:
             if final.exists():
                 continue
             partial = f"{final}.{os.getpid()}{_SUFFIX}"
-            pq.write_table(arrow_schema(table).empty_table(), partial, compression="zstd", store_schema=False)
+            pq.write_table(arrow_schema(table).empty_table(), partial, **parquet_options(TABLES[table]))
             sync(partial)
             os.rename(partial, final)
             sync(str(folder))

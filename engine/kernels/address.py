@@ -1,7 +1,7 @@
 """Addresses as text: a hash finds the distinct ones of a batch, and only those are formatted.
 
 A table is three arrays, reused for every batch and never cleared: a slot counts only when its tag is of this batch.
-    keys: uint64[2, slots], the 128 bits. tags: int64[slots], generation * 2 + 1 for IPv6, + 0 for all else.
+    keys: uint64[slots, 2], the 128 bits. tags: int64[slots], generation * 2 + 1 for IPv6, + 0 for all else.
     found: int32[slots], the entry's number.
 Entries, in order of first appearance: entries: uint64[2, max], kinds: uint8[max] (KIND_*).
 """
@@ -29,13 +29,13 @@ def find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n):
     tag = generation * 2 + (kind & 1)
     s = _slot(hi, lo, mask)
     while tags[s] >> 1 == generation:
-        if tags[s] == tag and keys[0, s] == hi and keys[1, s] == lo:
+        if tags[s] == tag and keys[s, 0] == hi and keys[s, 1] == lo:
             return found[s]
         s = (s + 1) & mask
     number = n[0]
     n[0] = number + 1
-    keys[0, s] = hi
-    keys[1, s] = lo
+    keys[s, 0] = hi
+    keys[s, 1] = lo
     tags[s] = tag
     found[s] = number
     entries[0, number] = hi
@@ -46,60 +46,52 @@ def find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n):
 
 @kernel
 def index_ips(address, present, versions, count, int_, generation, keys, tags, found, entries, kinds, n):
-    """Number the IP addresses of rows 0 to count - 1 into the index columns of `int_` (0 where absent).
+    """Number the outer IP addresses of rows 0 to count - 1 into the index columns of `int_` (0 where absent).
 
     Args:
         address: uint64[N_ADDRESS, rows]. present: uint32[rows]. versions: int16[rows], 4 or 6 of the outer header.
         int_: int32[N_INT, rows], written. generation: > any used with this table before.
         n: int64[1], the number of entries, 0 before. The rest as in the module text.
+
+    A row like the one before it, as in a burst of one flow, is not looked up.
     """
+    last = np.int64(-1)  # row whose addresses are those numbered last
     for i in range(count):
-        flags = present[i]
-        src = dst = inner_src = inner_dst = arp_src = arp_dst = np.int32(0)
-        if flags & np.uint32(k.HAS_IP):
+        src = dst = np.int32(0)
+        if present[i] & np.uint32(k.HAS_IP):
             kind = KIND_IPV6 if versions[i] == 6 else KIND_IPV4
-            src = find_entry(
-                address[k.A_SRC_HI, i], address[k.A_SRC_LO, i], kind, generation, keys, tags, found, entries, kinds, n
-            )
-            dst = find_entry(
-                address[k.A_DST_HI, i], address[k.A_DST_LO, i], kind, generation, keys, tags, found, entries, kinds, n
-            )
-            if flags & np.uint32(k.HAS_INNER_IP):
-                kind = KIND_IPV6 if flags & np.uint32(k.IS_INNER_IPV6) else KIND_IPV4
-                inner_src = find_entry(
-                    address[k.A_INNER_SRC_HI, i],
-                    address[k.A_INNER_SRC_LO, i],
-                    kind,
-                    generation,
-                    keys,
-                    tags,
-                    found,
-                    entries,
-                    kinds,
-                    n,
-                )
-                inner_dst = find_entry(
-                    address[k.A_INNER_DST_HI, i],
-                    address[k.A_INNER_DST_LO, i],
-                    kind,
-                    generation,
-                    keys,
-                    tags,
-                    found,
-                    entries,
-                    kinds,
-                    n,
-                )
-        elif flags & np.uint32(k.HAS_ARP):
-            zero = np.uint64(0)
-            arp_src = find_entry(
-                zero, address[k.A_ARP_SRC, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n
-            )
-            arp_dst = find_entry(
-                zero, address[k.A_ARP_DST, i], KIND_IPV4, generation, keys, tags, found, entries, kinds, n
-            )
+            src_hi, src_lo = address[k.A_SRC_HI, i], address[k.A_SRC_LO, i]
+            dst_hi, dst_lo = address[k.A_DST_HI, i], address[k.A_DST_LO, i]
+            alike = last >= 0 and versions[i] == versions[last]
+            if alike and src_lo == address[k.A_SRC_LO, last] and src_hi == address[k.A_SRC_HI, last]:
+                src = int_[k.I_SRC_IP, last]
+            else:
+                src = find_entry(src_hi, src_lo, kind, generation, keys, tags, found, entries, kinds, n)
+            if alike and dst_lo == address[k.A_DST_LO, last] and dst_hi == address[k.A_DST_HI, last]:
+                dst = int_[k.I_DST_IP, last]
+            else:
+                dst = find_entry(dst_hi, dst_lo, kind, generation, keys, tags, found, entries, kinds, n)
+            last = i
         int_[k.I_SRC_IP, i] = src
         int_[k.I_DST_IP, i] = dst
+
+
+@kernel
+def index_rare_ips(address, present, count, int_, generation, keys, tags, found, entries, kinds, n):
+    """As `index_ips`, for the addresses that few rows have: inside tunnels, and of ARP."""
+    for i in range(count):
+        flags = present[i]
+        inner_src = inner_dst = arp_src = arp_dst = np.int32(0)
+        if flags & np.uint32(k.HAS_INNER_IP):
+            kind = KIND_IPV6 if flags & np.uint32(k.IS_INNER_IPV6) else KIND_IPV4
+            hi, lo = address[k.A_INNER_SRC_HI, i], address[k.A_INNER_SRC_LO, i]
+            inner_src = find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n)
+            hi, lo = address[k.A_INNER_DST_HI, i], address[k.A_INNER_DST_LO, i]
+            inner_dst = find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n)
+        elif flags & np.uint32(k.HAS_ARP):
+            zero, src, dst = np.uint64(0), address[k.A_ARP_SRC, i], address[k.A_ARP_DST, i]
+            arp_src = find_entry(zero, src, KIND_IPV4, generation, keys, tags, found, entries, kinds, n)
+            arp_dst = find_entry(zero, dst, KIND_IPV4, generation, keys, tags, found, entries, kinds, n)
         int_[k.I_INNER_SRC_IP, i] = inner_src
         int_[k.I_INNER_DST_IP, i] = inner_dst
         int_[k.I_ARP_SRC_IP, i] = arp_src
@@ -110,11 +102,17 @@ def index_ips(address, present, versions, count, int_, generation, keys, tags, f
 def index_macs(address, present, count, int_, generation, keys, tags, found, entries, kinds, n):
     """As `index_ips`, for the MAC columns."""
     zero = np.uint64(0)
+    last = np.int64(-1)
     for i in range(count):
         src = dst = np.int32(0)
         if present[i] & np.uint32(k.HAS_MAC):
-            src = find_entry(zero, address[k.A_SRC_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
-            dst = find_entry(zero, address[k.A_DST_MAC, i], KIND_MAC, generation, keys, tags, found, entries, kinds, n)
+            a, b = address[k.A_SRC_MAC, i], address[k.A_DST_MAC, i]
+            if last >= 0 and a == address[k.A_SRC_MAC, last] and b == address[k.A_DST_MAC, last]:
+                src, dst = int_[k.I_SRC_MAC, last], int_[k.I_DST_MAC, last]
+            else:
+                src = find_entry(zero, a, KIND_MAC, generation, keys, tags, found, entries, kinds, n)
+                dst = find_entry(zero, b, KIND_MAC, generation, keys, tags, found, entries, kinds, n)
+            last = i
         int_[k.I_SRC_MAC, i] = src
         int_[k.I_DST_MAC, i] = dst
 
@@ -134,7 +132,7 @@ def mark_new(entries, kinds, count, generation, keys, tags, limit, used, fresh):
         s = _slot(hi, lo, mask)
         known = False
         while tags[s] >> 1 == generation:
-            if tags[s] == tag and keys[0, s] == hi and keys[1, s] == lo:
+            if tags[s] == tag and keys[s, 0] == hi and keys[s, 1] == lo:
                 known = True
                 break
             s = (s + 1) & mask
@@ -144,8 +142,8 @@ def mark_new(entries, kinds, count, generation, keys, tags, limit, used, fresh):
         n += 1
         if used[0] < limit:
             used[0] += 1
-            keys[0, s] = hi
-            keys[1, s] = lo
+            keys[s, 0] = hi
+            keys[s, 1] = lo
             tags[s] = tag
     return n
 
@@ -256,16 +254,36 @@ def pack_bits(present, count, bits, counts):
     Args:
         present: uint32[rows]. bits: uint8[N_GROUPS, rows / 8], written for the first `count` rows.
         counts: int64[N_GROUPS], written: rows that have the group.
+
+    Most groups are in every row of a batch or in none, and filled without a look at the rows.
     """
+    some, every = np.uint32(0), np.uint32(0xFFFFFFFF)
+    for i in range(count):
+        some |= present[i]
+        every &= present[i]
+    whole = count >> 3
     for g in range(bits.shape[0]):
-        total = 0
         shift = np.uint32(g)
-        for block in range((count + 7) // 8):
+        if (some >> shift) & np.uint32(1) == 0 or (every >> shift) & np.uint32(1):
+            counts[g] = count if (some >> shift) & np.uint32(1) else 0
+            fill = np.uint8(255) if counts[g] else np.uint8(0)
+            for block in range((count + 7) >> 3):
+                bits[g, block] = fill
+            continue
+        total = np.int64(0)
+        for block in range(whole):
             byte = np.uint32(0)
-            first = block * 8
-            for j in range(min(8, count - first)):
-                byte |= ((present[first + j] >> shift) & np.uint32(1)) << np.uint32(j)
-            bits[g, block] = byte
             for j in range(8):
-                total += np.int64((byte >> np.uint32(j)) & np.uint32(1))
+                byte |= ((present[block * 8 + j] >> shift) & np.uint32(1)) << np.uint32(j)
+            bits[g, block] = byte
+            byte -= (byte >> np.uint32(1)) & np.uint32(0x55)  # how many bits are set
+            byte = (byte & np.uint32(0x33)) + ((byte >> np.uint32(2)) & np.uint32(0x33))
+            total += np.int64((byte + (byte >> np.uint32(4))) & np.uint32(15))
+        if count & 7:
+            byte = np.uint32(0)
+            for j in range(count & 7):
+                bit = (present[whole * 8 + j] >> shift) & np.uint32(1)
+                byte |= bit << np.uint32(j)
+                total += np.int64(bit)
+            bits[g, whole] = byte
         counts[g] = total

@@ -158,7 +158,7 @@ def test_replay__full_disk_is_one_line_and_keeps_what_was_published(tmp_path: Pa
         pytest.skip("cannot mount a tmpfs here")
     try:
         files = [big] * 20
-        line = refused("replay", *files, "--lake", small / "lake", "--speed", "200000")
+        line = refused("replay", *files, "--lake", small / "lake", "--speed", "200000", "--frames", "off")
         assert "no space left" in line
         shown = engine("sql", "SELECT count(*) FROM packets", "--lake", small / "lake")
         assert shown.returncode == 0, shown.stderr

@@ -91,7 +91,7 @@ def start(wire: Wire, lake: Path, *words: str) -> Running:
 
 def stats(lake: Path) -> dict[str, int]:
     with analytics.connect(lake) as con:
-        names = "received, rows, kernel_drops, drop_unread_at_stop, drop_not_written"
+        names = "received, rows, kernel_drops, drop_unread_at_stop, drop_not_written, drop_rows_shed"
         row = con.execute(
             "SELECT " + ", ".join(f"sum({n.strip()})::BIGINT" for n in names.split(",")) + " FROM capture_stats"
         )
@@ -139,7 +139,8 @@ def test_run__under_overload_every_frame_is_a_row_or_a_counted_drop(
     got = stats(tmp_path / "lake")
     assert got["received"] == 40_000 if count >= 40_000 else 2 * count
     assert got["kernel_drops"] > 1000
-    assert got["received"] == got["rows"] + got["kernel_drops"] + got["drop_unread_at_stop"] + got["drop_not_written"]
+    own = got["drop_unread_at_stop"] + got["drop_not_written"] + got["drop_rows_shed"]
+    assert got["received"] == got["rows"] + got["kernel_drops"] + own
     with analytics.connect(tmp_path / "lake") as con:
         assert con.execute("SELECT count(*) FROM packets").fetchone() == (got["rows"],)
     assert "kernel" in running.log.read_text()
