@@ -186,12 +186,17 @@ class _Traffic:
         p.address[k.A_SRC_MAC, :n] = np.where(out, self.macs[flow], 0x0200_0000_FFFF)
         p.address[k.A_DST_MAC, :n] = np.where(out, 0x0200_0000_FFFF, self.macs[flow])
         client, server = self.client[flow], self.server[flow]
-        p.int_[k.I_SRC_PORT, :n], p.int_[k.I_DST_PORT, :n] = np.where(out, client, server), np.where(out, server, client)
+        p.int_[k.I_SRC_PORT, :n], p.int_[k.I_DST_PORT, :n] = (
+            np.where(out, client, server),
+            np.where(out, server, client),
+        )
         p.entropy[:n] = np.where(size > 300, 7.9 - random.exponential(0.05, n), random.uniform(3, 7.5, n))
         p.short[k.S_APP, :n] = 1 + flow % 3
         p.int_[k.I_NAME, :n] = flow % 400
         present = np.full(n, k.HAS_MAC | k.HAS_ETHERTYPE | k.HAS_IP | k.HAS_PROTO | k.HAS_PORTS | k.HAS_PAYLOAD | k.HAS_FLOW
                           | k.HAS_FRAME | k.HAS_APP, np.uint32)  # fmt: skip
-        present |= np.where(tcp, k.HAS_TCP, 0).astype(np.uint32) | np.where(size > 0, k.HAS_ENTROPY, 0).astype(np.uint32)
+        present |= np.where(tcp, k.HAS_TCP, 0).astype(np.uint32) | np.where(size > 0, k.HAS_ENTROPY, 0).astype(
+            np.uint32
+        )
         p.present[:n] = present | np.where(flow % 3 > 0, k.HAS_NAME | k.IS_ENCRYPTED, 0).astype(np.uint32)
         return p

@@ -200,7 +200,9 @@ def _http(s: _Session) -> None:
         s.say(True, f"GET {path} HTTP/1.1\r\nHost: {s.name}\r\nUser-Agent: made-up/1.0\r\nAccept: */*\r\n\r\n".encode())
         size = s.many(1500)
         head = f"HTTP/1.1 200 OK\r\nServer: made-up\r\nContent-Type: text/html\r\nContent-Length: {size}\r\n\r\n"
-        s.say(False, head.encode() + (b"<p>The quick brown fox jumps over the lazy dog</p>\n" * (size // 50 + 1))[:size])
+        s.say(
+            False, head.encode() + (b"<p>The quick brown fox jumps over the lazy dog</p>\n" * (size // 50 + 1))[:size]
+        )
     s.close()
 
 

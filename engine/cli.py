@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--buffer", type=int, metavar="MIB", help="kernel buffer per interface (default 64 MiB)")
     run.add_argument("--microseconds", action="store_true", help="ask for microsecond instead of nanosecond timestamps")
     run.add_argument("--driver", choices=("libpcap", "pypcap"), help="pypcap: portable, slow (default libpcap)")
+    run.add_argument("--fanout", type=int, metavar="N", help="threads that share an interface by flow (default 1)")
     run.add_argument("--port", type=int, help="dashboard port on 127.0.0.1 (default 8050, 0: any free one)")
     run.add_argument("--no-dashboard", action="store_true", help="capture only")
     _common(run)
@@ -164,6 +165,7 @@ def _load(options: argparse.Namespace) -> Any:
             buffer_bytes=None if buffer is None else buffer << 20,
             nanoseconds=False if given.get("microseconds") else None,
             driver=given.get("driver"),
+            fanout=given.get("fanout"),
         )
         .override("lake", sensor=given.get("sensor"), path=given.get("lake"))
         .override("frames", **_frames(given.get("frames"), given.get("frames_limit")))

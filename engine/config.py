@@ -25,7 +25,7 @@ def _check(ok: bool, name: str, value: object, rule: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureConfig:
-    """Live capture. `buffer_bytes` is the kernel's ring per interface."""
+    """Live capture. `buffer_bytes` is the kernel's ring per interface, and per thread of `fanout`."""
 
     interfaces: tuple[str, ...] = ()
     bpf_filter: str = ""
@@ -34,6 +34,7 @@ class CaptureConfig:
     buffer_bytes: int = 64 << 20
     nanoseconds: bool = True
     driver: str = "libpcap"
+    fanout: int = 1
 
     def __post_init__(self) -> None:
         _check(14 <= self.snaplen <= MAX_CAPLEN, "capture.snaplen", self.snaplen, f"use 14 to {MAX_CAPLEN} bytes")
@@ -44,6 +45,10 @@ class CaptureConfig:
             "use 1 MiB to 2047 MiB",
         )
         _check(self.driver in ("libpcap", "pypcap"), "capture.driver", self.driver, "use libpcap or pypcap")
+        _check(1 <= self.fanout <= 64, "capture.fanout", self.fanout, "use 1 to 64 threads per interface")
+        _check(
+            self.fanout == 1 or self.driver == "libpcap", "capture.fanout", self.fanout, "driver pypcap has one only"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

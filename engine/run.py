@@ -134,17 +134,25 @@ def _open_interfaces(names: Sequence[str], config: EngineConfig) -> list[Any]:
         from engine.capture.live import LiveSource as Source  # type: ignore[assignment]
     opened: list[Any] = []
     try:
-        for name in dict.fromkeys(names):
-            source = Source(name, config.capture)
-            source.open()
-            opened.append(source)
-            for warning in getattr(source, "warnings", ()):
-                report("warning", warning)
+        for number, name in enumerate(dict.fromkeys(names)):
+            for source in _shares(Source, name, config, number):
+                source.open()
+                opened.append(source)
+                for warning in getattr(source, "warnings", ()):
+                    report("warning", warning)
     except EngineError:
         for source in opened:
             source.close()
         raise
     return opened
+
+
+def _shares(kind: Any, name: str, config: EngineConfig, number: int) -> list[Any]:
+    """The sources of an interface: one, or as many as share it."""
+    if config.capture.fanout == 1:
+        return [kind(name, config.capture)]
+    group = os.getpid() * 31 + number  # of this process and interface
+    return [kind(name, config.capture, group) for _ in range(config.capture.fanout)]
 
 
 def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[str], speed: str) -> int:

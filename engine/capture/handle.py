@@ -34,6 +34,8 @@ _MAX_INSTRUCTIONS: Final = 4096  # BPF_MAXINSNS
 REJECT_ALL: Final = struct.pack("@HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: accept 0 bytes of each frame
 _SOL_PACKET: Final = 263
 _PACKET_IGNORE_OUTGOING: Final = 23  # since Linux 4.20
+_PACKET_FANOUT: Final = 18
+_FANOUT_HASH: Final = 0  # by flow, both directions alike
 _SIOCGIFFLAGS: Final = 0x8913
 _IFF_LOOPBACK: Final = 0x8
 
@@ -135,6 +137,15 @@ def ignore_outgoing(fd: int) -> None:
     """Ask the kernel to leave out outgoing frames: on loopback each is also seen as incoming."""
     with socket.socket(fileno=os.dup(fd)) as view, contextlib.suppress(OSError):  # older than Linux 4.20
         view.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+
+
+def join_fanout(fd: int, group: int) -> None:
+    """Share the interface's frames with the other sockets of this group (packet(7)). Raises CaptureError."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as view:
+            view.setsockopt(_SOL_PACKET, _PACKET_FANOUT, (group & 0xFFFF) | _FANOUT_HASH << 16)
+    except OSError as error:
+        raise CaptureError(f"the kernel refuses to share the interface (PACKET_FANOUT): {error.strerror}") from None
 
 
 def loopback_index(only: str = "") -> int:

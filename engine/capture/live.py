@@ -22,6 +22,7 @@ from engine.capture.handle import (
     REJECT_ALL,
     attach_program,
     ignore_outgoing,
+    join_fanout,
     loopback_index,
     open_handle,
     set_filter,
@@ -51,13 +52,14 @@ _GRACE_S: Final = 3 * RETIRE_MS / 1000  # by then the kernel has handed over the
 
 
 class LiveSource:
-    """One interface. All calls come from one thread at a time.
+    """One interface, or with `fanout_group` one share of it. All calls come from one thread at a time.
 
     Attributes: name; link_type (savefile value, after open); warnings (lines for the operator, after open).
     """
 
-    def __init__(self, name: str, config: CaptureConfig) -> None:
+    def __init__(self, name: str, config: CaptureConfig, fanout_group: int | None = None) -> None:
         self.name = name
+        self._fanout_group = fanout_group
         self.link_type = -1
         self.warnings: list[str] = []
         self._config = config
@@ -117,7 +119,7 @@ class LiveSource:
             both = f"not (ifindex {loopback} and outbound)"
             condition = f"({condition}) and {both}" if condition else both
         is_loopback = bool(loopback) and loopback == loopback_index(self.name)
-        if not condition and not is_loopback:
+        if not condition and not is_loopback and self._fanout_group is None:
             if self._config.snaplen < 65_536:  # only a filter makes the kernel cut frames, which saves ring space
                 set_filter(self.name, self._handle, "")
             return
@@ -129,6 +131,8 @@ class LiveSource:
         attach_program(fd, REJECT_ALL)
         if is_loopback:
             ignore_outgoing(fd)
+        if self._fanout_group is not None:
+            join_fanout(fd, self._fanout_group)
         self._settle()
         attach_program(fd, program)
 

@@ -19,6 +19,7 @@ import pytest
 
 import analytics
 from engine.synth import GeneratedCapture
+from tests import builders
 from tests.commands import ROOT, Running, engine
 from tests.netns import Wire
 
@@ -254,3 +255,28 @@ def test_run__kill_9_at_random_moments_loses_at_most_2_s(wire: Wire, tmp_path: P
         sender.wait()
     print(f"newest row was at most {worst:.2f} s old when its engine was killed")
     assert worst <= 2.0
+
+
+@pytest.mark.timeout(120)
+def test_run__threads_that_share_an_interface_see_every_frame_once(wire: Wire, tmp_path: Path) -> None:
+    """Both directions of a flow go to the same thread; numbers and books are one interface's."""
+    frames = []
+    for i in range(3000):
+        ports = (1000 + i % 250, 53)
+        src, dst = bytes([10, 1, 0, 1]), bytes([10, 1, 0, 2])
+        if i // 250 % 2:
+            src, dst, ports = dst, src, ports[::-1]
+        frames.append(builders.ethernet(builders.ipv4(builders.udp(b"x" * 20, *ports), 17, src=src, dst=dst)))
+    running = start(wire, tmp_path / "lake", "--fanout", "3")
+    wire.transmit(frames)
+    time.sleep(0.5)
+    assert running.stop(signal.SIGINT) == 0
+    got = stats(tmp_path / "lake")
+    assert (got["received"], got["rows"]) == (3000, 3000)
+    with analytics.connect(tmp_path / "lake") as con:
+        numbers = con.execute("SELECT count(DISTINCT frame_no), min(frame_no), max(frame_no) FROM packets").fetchone()
+        flows = con.execute(
+            "SELECT count(*), min(src_packets), max(src_packets), min(dst_packets) FROM flows"
+        ).fetchone()
+    assert numbers == (3000, 1, 3000)
+    assert flows == (250, 6, 6, 6)
