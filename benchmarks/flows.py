@@ -10,8 +10,6 @@ Python dictionary that counts packets and bytes per 5-tuple, which is the least 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import statistics
 import time
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data import udp_frame
+from benchmarks.measure import load, write_json
 from engine.config import FlowsConfig
 from engine.decode import Decoder
 from engine.flows import FlowTable
@@ -70,7 +69,7 @@ class Traffic:
 def measure(flows: int) -> dict[str, float]:
     """Nanoseconds of CPU per packet."""
     traffic, packets, decoder = Traffic(flows), PacketBatch(), Decoder()
-    table = FlowTable(FlowsConfig(max_flows=max(1000, flows), idle_s=3600), lambda _: None)
+    table = FlowTable(FlowsConfig(max_flows=max(1000, flows), idle_s=3600), lambda rows: rows.release())
     for frames in traffic.every_flow():
         table.follow(frames, decoder.decode(frames, packets))
     costs: dict[str, list[float]] = {"decode_ns": [], "flow_ns": []}
@@ -121,12 +120,12 @@ def main() -> None:
         print(
             f"  {flows:>9,} flows: flow table {row['flow_ns']:6.0f}   decoder {row['decode_ns']:6.0f}   "
             f"Python dictionary {row['dictionary_ns']:6.0f}   table bounded to {row['bound_mib']:.0f} MiB   "
-            f"load {os.getloadavg()[0]:.1f}"
+            f"load {load():.1f}"
         )
     figures["peak_rss_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"  peak resident memory of this process {figures['peak_rss_mib']:.0f} MiB")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Printed beside it: the same frames read from a savefile by the engine (no kernel
 
 from __future__ import annotations
 
-import os
 import select
 import subprocess
 import sys
@@ -16,15 +15,16 @@ import time
 from pathlib import Path
 
 from benchmarks.data import write_pcap
-from benchmarks.decode import Ours, cpu_ns
+from benchmarks.decode import Ours
+from benchmarks.measure import cpu_ns, load
+from benchmarks.wire import Wire, usable, wire
 from engine.capture.live import LiveSource
 from engine.capture.source import ReadResult
 from engine.config import CaptureConfig
 from engine.packets import FrameBatch
-from tests import netns
 
 
-def capture(wire: netns.Wire, path: Path, rate: str, loops: int) -> tuple[int, int, float, float]:
+def capture(wire: Wire, path: Path, rate: str, count: int) -> tuple[int, int, float, float]:
     """Returns frames, kernel drops, CPU seconds of this thread, wall seconds with traffic."""
     with wire.inside():
         source = LiveSource(wire.capture, CaptureConfig())
@@ -33,22 +33,8 @@ def capture(wire: netns.Wire, path: Path, rate: str, loops: int) -> tuple[int, i
     for batch in batches:  # first touch of memory is not what is measured
         batch.arena[:] = 0
         batch.frames[:] = 0
-    speed = ["--topspeed"] if rate == "top" else ["--pps", rate]
-    words = [
-        "ip",
-        "netns",
-        "exec",
-        wire.there,
-        "tcpreplay",
-        "-q",
-        "-K",
-        *speed,
-        "--loop",
-        str(loops),
-        "-i",
-        wire.send,
-        str(path),
-    ]
+    words = ["ip", "netns", "exec", wire.there, sys.executable, "-m", "benchmarks.sender", "--iface", wire.send, "--file",
+             str(path), "--pps", "0" if rate == "top" else rate, "--count", str(count), "--seconds", "60"]  # fmt: skip
     sender = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     poller = select.poll()
     poller.register(source.fileno(), select.POLLIN)
@@ -81,16 +67,16 @@ def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 64
     rate = sys.argv[2] if len(sys.argv) > 2 else "top"
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 1_000_000
-    reason = netns.usable()
+    reason = usable()
     if reason:
         raise SystemExit(f"benchmarks.live {reason}")
-    with tempfile.TemporaryDirectory() as folder, netns.wire() as wire:
+    with tempfile.TemporaryDirectory() as folder, wire() as pair:
         path = write_pcap(Path(folder) / "frames.pcap", size, 2000)
-        frames, drops, cpu, seconds = capture(wire, path, rate, count // 2000)
+        frames, drops, cpu, seconds = capture(pair, path, rate, count)
         long = write_pcap(Path(folder) / "long.pcap", size, 200_000 if size < 500 else 20_000)
         ours = Ours()
         from_file = cpu_ns(lambda: ours(long, decode=False))
-    print(f"{size}-byte frames over veth, offered {rate} (load {os.getloadavg()[0]:.1f})")
+    print(f"{size}-byte frames over veth, offered {rate} (load {load():.1f})")
     print(f"  captured {frames:,} at {frames / seconds:,.0f} a second, kernel drops {drops:,}")
     print(f"  CPU of the capture thread  {cpu / frames * 1e9:6.0f} ns a frame")
     print(f"  read from a savefile       {from_file:6.0f} ns a frame")

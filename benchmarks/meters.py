@@ -21,7 +21,7 @@ from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult
 from engine.config import FlowsConfig
 from engine.decode import Decoder
-from engine.flows import FlowTable
+from engine.flows import FlowRows, FlowTable
 from engine.packets import FrameBatch, PacketBatch
 
 IDLE_S, ACTIVE_S = 60, 300
@@ -41,11 +41,12 @@ def ours(path: Path) -> Count:
     rows: list[int] = []
     packets = 0
 
-    def keep(batch: object) -> None:
-        rows.append(batch.num_rows)  # type: ignore[attr-defined]
-        for name in ("src_packets", "dst_packets"):
-            nonlocal packets
-            packets += sum(batch.column(name).to_pylist())  # type: ignore[attr-defined]
+    def keep(ended: FlowRows) -> None:
+        nonlocal packets
+        batch = ended.to_arrow()
+        rows.append(batch.num_rows)
+        packets += sum(sum(batch.column(name).to_pylist()) for name in ("src_packets", "dst_packets"))
+        ended.release()
 
     table = FlowTable(FlowsConfig(idle_s=IDLE_S, active_s=ACTIVE_S), keep)
     source, frames, batch, decoder = SavefileSource(str(path)), FrameBatch(), PacketBatch(), Decoder()

@@ -27,13 +27,14 @@ import numpy as np
 from benchmarks.data import udp_frame
 from engine.capture.interfaces import list_interfaces
 from engine.capture.savefile import SavefileSource
+from engine.capture.source import ReadResult
 from engine.errors import CaptureError, ConfigError, EngineError
 from engine.packets import F_CAPLEN, F_LINK_TYPE, F_OFFSET, FrameBatch
 
 _SIOCETHTOOL, _ETHTOOL_GDRVINFO = 0x8946, 3  # linux/sockios.h, linux/ethtool.h
 _SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20  # linux/if_packet.h
 _BURST = 256  # frames per call at most; a burst is at most a millisecond of a paced rate
-_MOST_FRAMES = 32_768  # distinct ones, then they come again
+_MOST_FRAMES, _MOST_BYTES = 262_144, 64 << 20  # distinct ones of a savefile, then they come again
 # struct mmsghdr of 64-bit Linux.
 _MESSAGE = np.dtype([
     ("name", "u8"), ("name_size", "u8"), ("iov", "u8"), ("iov_count", "u8"), ("control", "u8"), ("control_size", "u8"),
@@ -115,10 +116,10 @@ def generated(size: int, count: int = 4096) -> Frames:
 
 def of_savefile(path: Path, mtu: int = 1500) -> Frames:
     """The first Ethernet frames of a savefile that fit the wire and were captured whole."""
-    source, batch = SavefileSource(str(path)), FrameBatch()
+    source, batch = SavefileSource(str(path)), FrameBatch(_MOST_FRAMES, _MOST_BYTES)
     source.open()
-    source.limit(frames=_MOST_FRAMES)
-    source.read(batch)
+    while source.read(batch) is ReadResult.MORE:
+        pass
     source.close()
     table = batch.frames[:, : batch.count]
     table = table[:, (table[F_LINK_TYPE] == 1) & (table[F_CAPLEN] >= 14) & (table[F_CAPLEN] <= mtu + 14)]

@@ -8,7 +8,6 @@ Wall time and CPU time, medians of five; the reference is the bare interpreter. 
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,18 +16,15 @@ import time
 from pathlib import Path
 
 from benchmarks.data import write_pcap
+from benchmarks.measure import load, run
 
 
 def cost(words: list[str]) -> tuple[float, float]:
     """Median (wall, CPU) seconds of a command."""
-    walls, cpus = [], []
-    for _ in range(5):
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        subprocess.run(words, capture_output=True, check=True)
-        walls.append(time.monotonic() - started)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpus.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(walls), statistics.median(cpus)
+    costs = [run(words) for _ in range(5)]
+    if any(cost.code for cost in costs):
+        raise SystemExit(f"{' '.join(words)}: {costs[0].err}")
+    return statistics.median(cost.wall_s for cost in costs), statistics.median(cost.cpu_s for cost in costs)
 
 
 def until_capturing(words: list[str]) -> float:
@@ -53,7 +49,7 @@ def main() -> None:
         path = write_pcap(Path(folder) / "one.pcap", 64, 1)
         replay = [*engine, "replay", str(path), "--lake", folder + "/lake"]
         subprocess.run(replay, capture_output=True, check=True)  # compiles when nothing was
-        print(f"seconds, wall and CPU (load {os.getloadavg()[0]:.1f})")
+        print(f"seconds, wall and CPU (load {load():.1f})")
         for name, words in (
             ("python -c pass", [sys.executable, "-c", "pass"]),
             ("engine --help", [*engine, "--help"]),

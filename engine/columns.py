@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SEEN_LIMIT = 1 << 20  # addresses remembered before `addresses` may repeat them
+_NO_TEXTS = pa.array([], pa.string())
 
 
 class AddressTable:
@@ -116,7 +117,8 @@ class Columns:
             data = matrices[column.storage][column.index]
         storage = kind.index_type if pa.types.is_dictionary(kind) else kind
         if nulls == n and storage is not kind:  # what is there may be an index of an earlier batch
-            data = self._zeros
+            indices = pa.Array.from_buffers(storage, n, [validity, self._zeros], null_count=n)
+            return pa.DictionaryArray.from_arrays(indices, _NO_TEXTS, safe=False)
         array = pa.Array.from_buffers(storage, n, [validity, pa.py_buffer(data)], null_count=nulls)
         if storage is kind:
             return array

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from engine.config import FlowsConfig
 
 _CHUNK: Final = 16_384  # most rows of a record batch
+_BUFFERS: Final = 3  # of rows that wait to be written
 _SOURCES: Final = 256
 _FRAGMENTS: Final = 4096
 _ID_EPOCH_S: Final = 1_704_067_200  # 2024-01-01
@@ -68,14 +70,14 @@ class FlowTable:
     """Accounts every packet with an IP header to a flow.
 
     Args:
-        emit: takes the rows of ended flows, as record batches of the table `flows`: when many wait, or at `flush`. They
-            are valid during the call only.
+        emit: takes the rows of ended flows when many wait, or at `flush`; they are given back with `release`, by any
+            thread.
         applications: reads payloads that match a pattern; None for none.
         seeds: of the hash, for tests; drawn at random otherwise.
     """
 
     def __init__(
-        self, config: FlowsConfig, emit: Callable[[pa.RecordBatch], None], applications: Applications | None = None,
+        self, config: FlowsConfig, emit: Callable[[FlowRows], None], applications: Applications | None = None,
         rows: int = k.ROWS_PER_BATCH, first_id: int | None = None,
     ) -> None:  # fmt: skip
         self._emit = emit
@@ -111,7 +113,10 @@ class FlowTable:
         self._names: NDArray[np.int64] = np.zeros((3, names), np.int64)
         self._sources: dict[str, int] = {}
         self._told = FlowCounts()
-        self._rows = FlowRows()
+        self._spare: queue.SimpleQueue[FlowRows] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._spare.put(FlowRows(self._spare))
+        self._rows = self._spare.get()
 
     # --- packets ------------------------------------------------------------------------------------------------
 
@@ -206,7 +211,9 @@ class FlowTable:
     def flush(self) -> None:
         """Emit the rows of ended flows that are waiting."""
         if self._rows.count:
-            self._emit(self._rows.take(self.names, self._sources))
+            self._rows.seal(self.names, self._sources)
+            self._emit(self._rows)
+            self._rows = self._spare.get()  # waits while all of them are being written
 
     def warm_up(self, frames: k.FrameBatch, packets: k.PacketBatch) -> None:
         """Compile what has not been: everything here runs once on nothing. `packets` must be empty."""
@@ -219,7 +226,9 @@ class FlowTable:
         p = packets
         flow_apps.mark_rows(p.short, p.int_, p.present, self._slot_of, 0, 0, 0, self.records, _ENCRYPTED, self._names)
         self._rows.add(self.records, self._ended[:0])
-        self._rows.take(self.names, {})
+        self._rows.seal(self.names, {})
+        self._rows.to_arrow()
+        self._rows.clear()
 
     # --- what it tells -------------------------------------------------------------------------------------------
 
@@ -247,10 +256,14 @@ class FlowTable:
 
 
 class FlowRows:
-    """Rows of ended flows, gathered as columns until they are taken as Arrow."""
+    """Rows of ended flows as columns. One thread gathers and seals them, then another may turn them into Arrow."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: queue.SimpleQueue[FlowRows]) -> None:
+        self._home = home
         self.count = 0
+        self._names = pa.array([], pa.string())
+        self._name_of: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._source_names = pa.array([], pa.string())
         self.schema = arrow_schema("flows")
         self._columns = [c for c in r.FLOWS if c.stored]
         self._out: NDArray[np.int64] = np.zeros((r.N_OUT, _CHUNK), np.int64)
@@ -277,26 +290,39 @@ class FlowRows:
         self.count += n
         return n
 
-    def take(self, names: Names, sources: dict[str, int]) -> pa.RecordBatch:
-        """All rows as a record batch, whose buffers the next `add` overwrites."""
-        n, self.count = self.count, 0
-        name_ids, name_of = np.unique(self._out[r.O_NAME, :n], return_inverse=True)
+    def seal(self, names: Names, sources: dict[str, int]) -> None:
+        """Look up what numbers stand for, before they come to mean something else."""
+        name_ids, self._name_of = np.unique(self._out[r.O_NAME, : self.count], return_inverse=True)
+        self._names = pa.array(names.texts(name_ids), pa.string())
         by_number = [""] * _SOURCES
         for name, number in sources.items():
             by_number[number] = name
+        self._source_names = pa.array(by_number)
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """The sealed rows as a record batch, valid until `release`."""
         dictionaries = {
             "ip": self._ips.dictionary(),
             "mac": self._macs.dictionary(),
             "app": self._apps,
-            "name": pa.array(names.texts(name_ids), pa.string()),
-            "source": pa.array(by_number),
+            "name": self._names,
+            "source": self._source_names,
         }
-        arrays = [self._array(c, n, dictionaries, name_of) for c in self._columns]
-        self._ips.start()
-        self._macs.start()
+        arrays = [self._array(c, self.count, dictionaries) for c in self._columns]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _array(self, column: Column, n: int, dictionaries: dict[str, Any], name_of: NDArray[np.int64]) -> pa.Array:
+    def clear(self) -> None:
+        """Forget the rows."""
+        self.count = 0
+        self._ips.start()
+        self._macs.start()
+
+    def release(self) -> None:
+        """The rows have been written: the flow table may use this memory again."""
+        self.clear()
+        self._home.put(self)
+
+    def _array(self, column: Column, n: int, dictionaries: dict[str, Any]) -> pa.Array:
         at = column.index
         if column.storage == "community":
             return pa.StringArray.from_buffers(
@@ -314,16 +340,14 @@ class FlowRows:
             values = self._indexes[at + (2 if column.storage == "mac" else 0), :n]
             index = pa.array(values, mask=values < 0)
             return pa.DictionaryArray.from_arrays(index, dictionaries[column.storage])
-        return self._word(column, self._out[at, :n], dictionaries, name_of)
+        return self._word(column, self._out[at, :n], dictionaries)
 
-    def _word(
-        self, column: Column, values: NDArray[np.int64], dictionaries: dict[str, Any], name_of: NDArray[np.int64]
-    ) -> pa.Array:
+    def _word(self, column: Column, values: NDArray[np.int64], dictionaries: dict[str, Any]) -> pa.Array:
         """A column that is a row of the gathered words."""
         if column.storage == "encrypted":
             return pa.array(_ENCRYPTED[values].astype(bool), mask=values == 0)
         if column.storage in ("app", "name"):
-            index = pa.array((values if column.storage == "app" else name_of).astype(np.int32), mask=values == 0)
+            index = pa.array((values if column.storage == "app" else self._name_of).astype(np.int32), mask=values == 0)
             return pa.DictionaryArray.from_arrays(index, dictionaries[column.storage])
         if column.storage == "source":
             return pa.DictionaryArray.from_arrays(pa.array(values.astype(np.int32)), dictionaries["source"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, fields
 
 
@@ -63,6 +64,24 @@ class SourceTotals(SourceCounters):
 
     def copy(self) -> SourceTotals:
         return SourceTotals(**{name: getattr(self, name) for name in TOTAL_FIELDS})
+
+
+class Books:
+    """The totals of every source. Threads may add to different fields of the same totals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals: dict[str, SourceTotals] = {}
+
+    def of(self, source: str) -> SourceTotals:
+        """The totals of a source, from zero when it is new."""
+        with self._lock:
+            return self._totals.setdefault(source, SourceTotals())
+
+    def all(self) -> dict[str, SourceTotals]:
+        """The totals by source."""
+        with self._lock:
+            return dict(self._totals)
 
 
 TOTAL_FIELDS = tuple(f.name for f in fields(SourceTotals))

@@ -2,11 +2,12 @@
 
     capture threads  one per source: fill FrameBatches and hand them on (engine.feed)
     decode threads   decode them into PacketBatches, each every n-th batch
-    publish thread   takes them in the order of capture: flows, frames, rows, segments; and gives them back
+    analyse thread   takes them in the order of capture: flows, applications, raw frames; gives the frames back
+    publish thread   turns rows into segments and gives the rows back
 
 Batches come from fixed pools. When a later thread falls behind, its pool runs empty and the earlier one waits: the
 kernel's ring then absorbs the burst, and what does not fit there is counted by the kernel. Before that happens to a
-live capture, the publisher gives up work in the order of engine.pressure; a savefile simply waits.
+live capture, the analyser gives up work in the order of engine.pressure; a savefile simply waits.
 """
 
 from __future__ import annotations
@@ -21,19 +22,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.analyse import Analyser, SideRows
 from engine.capture.pacing import Pace
 from engine.capture.savefile import SavefileSource
 from engine.config import EngineConfig
 from engine.decode import Decoder
 from engine.errors import StoreError
 from engine.feed import POLL_S, Counts, Feed, LiveSourceLike
-from engine.metrics import SourceTotals
+from engine.metrics import Books, SourceTotals
 from engine.packets import FrameBatch, PacketBatch
 from engine.pressure import MEANINGS, Level, Pressure
 from engine.publish import Publisher
+from engine.writer import run_name
 
 _LIVE_POOL: Final = 16
 _REPLAY_POOL: Final = 4
+_ROW_BATCHES: Final = 4  # of each decode thread: one decoded, one analysed, one written, one to spare
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class _DecodeWorker:
         self.todo: queue.SimpleQueue[FrameBatch | EndOfSource | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[tuple[FrameBatch, PacketBatch] | EndOfSource | None] = queue.SimpleQueue()
         self.free: queue.SimpleQueue[PacketBatch] = queue.SimpleQueue()
-        for _ in range(2):
+        for _ in range(_ROW_BATCHES):
             self.free.put(PacketBatch())
         self._decoder = Decoder()
         self._on_failure = on_failure
@@ -72,6 +76,9 @@ class _DecodeWorker:
         except BaseException as error:  # noqa: BLE001 — a thread's top: remembered, and the engine stops
             self._on_failure(error)
             self.done.put(None)
+
+
+_Row = tuple[PacketBatch, _DecodeWorker] | SideRows | EndOfSource | None  # what the publish thread is handed
 
 
 def decode_threads(config: EngineConfig) -> int:
@@ -94,7 +101,12 @@ class Pipeline:
         self._sent = 0
         self._send_lock = threading.Lock()
         self._frame_no: dict[str, int] = {}
-        self._publisher = Publisher(lake, config, self._store_failed, lambda error: self._report("error", str(error)))
+        run, self._books = run_name(), Books()
+        self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
+        self._publisher = Publisher(lake, config.lake, run, self._books, self._store_failed)
+        self._analyser = Analyser(
+            lake, config, run, self._books, self._rows.put, lambda error: self._report("error", str(error))
+        )
         self._pressure = Pressure()
         self._done = threading.Event()
         self._feeds: list[Feed] = []
@@ -111,7 +123,7 @@ class Pipeline:
 
     def start_live(self, sources: Sequence[LiveSourceLike]) -> None:
         """Capture from opened sources until `stop`, each in a thread of its own."""
-        self._live = self._publisher.live = True
+        self._live = self._analyser.live = True
         self._feeds = [Feed(source, self, self._report) for source in sources]
         self._start(_LIVE_POOL + 4 * (len(sources) - 1), [feed.capture for feed in self._feeds])
 
@@ -142,7 +154,10 @@ class Pipeline:
         threads = [
             *(threading.Thread(target=self._capture, args=(work,), name="capture", daemon=True) for work in captures),
             *(threading.Thread(target=worker.run, name="decode", daemon=True) for worker in self._workers),
-            threading.Thread(target=self._publish, name="publish", daemon=True),
+            threading.Thread(
+                target=self._guard, args=(self._analyse, lambda: self._rows.put(None)), name="analyse", daemon=True
+            ),
+            threading.Thread(target=self._guard, args=(self._publish, self._done.set), name="publish", daemon=True),
         ]
         for thread in threads:
             thread.start()
@@ -167,12 +182,12 @@ class Pipeline:
     @property
     def flow_memory(self) -> tuple[int, int]:
         """Most flows that lived at once, and the bytes that the flow table is bounded to."""
-        return self._publisher.peak_flows, self._publisher.flow_bound_bytes
+        return self._analyser.flow_memory
 
     @property
     def totals(self) -> dict[str, SourceTotals]:
         """Counters per source; exact once the run has ended."""
-        return dict(self._publisher.totals)
+        return self._books.all()
 
     # --- the feeds' exchange ---------------------------------------------------------------------------------
 
@@ -238,15 +253,15 @@ class Pipeline:
             if self._running == 0:
                 self._to_worker(None)
 
-    def _publish(self) -> None:
+    def _guard(self, work: Callable[[], None], at_end: Callable[[], object]) -> None:
         try:
-            self._publish_all()
+            work()
         except BaseException as error:  # noqa: BLE001 — a thread's top: remembered, and the engine stops
             self._failed(error)
         finally:
-            self._done.set()
+            at_end()
 
-    def _publish_all(self) -> None:
+    def _analyse(self) -> None:
         turn = 0
         while True:
             worker = self._workers[turn % len(self._workers)]
@@ -258,13 +273,33 @@ class Pipeline:
                 turn += 1
             if isinstance(item, tuple):
                 frames, rows = item
-                self._publisher.take(frames, rows, self._level())
-                worker.free.put(rows)
+                wanted = self._analyser.take(frames, rows, self._level())
                 self.give_back(frames)
+                if wanted:
+                    self._rows.put((rows, worker))
+                else:
+                    worker.free.put(rows)
+            elif item is None:
+                self._analyser.finish()
+                return
+            elif item is not _NOTHING:
+                self._analyser.end_source(item.name)
+            self._analyser.pass_on_due()
+
+    def _publish(self) -> None:
+        while True:
+            try:
+                row = self._rows.get(timeout=POLL_S)
+            except queue.Empty:
+                row = _NOTHING
+            if isinstance(row, tuple):
+                rows, worker = row
+                self._publisher.take(rows)
+                worker.free.put(rows)
+            elif isinstance(row, SideRows):
+                self._publisher.take_side(row)
             self._observe()
-            if isinstance(item, EndOfSource) and item is not _NOTHING:
-                self._publisher.end_source(item.name)
-            if item is None:
+            if row is None:
                 self._publisher.finish()
                 return
             self._publisher.publish_due()

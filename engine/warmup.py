@@ -23,7 +23,7 @@ def warm_up() -> None:
     """Run each kernel once on an empty batch with the array layouts of real ones."""
     frames, packets = FrameBatch(8, 4096), PacketBatch(8)
     Decoder().decode(frames, packets)
-    FlowTable(FlowsConfig(max_flows=1000), lambda _: None, Applications(), rows=8).warm_up(frames, packets)
+    FlowTable(FlowsConfig(max_flows=1000), lambda rows: rows.release(), Applications(), rows=8).warm_up(frames, packets)
     columns = Columns(8)
     columns.to_arrow(packets)
     columns.new_addresses(0)

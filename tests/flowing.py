@@ -13,7 +13,7 @@ from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult
 from engine.config import FlowsConfig
 from engine.errors import EngineError
-from engine.flows import FlowTable
+from engine.flows import FlowRows, FlowTable
 from engine.packets import F_TS_NS, FrameBatch, PacketBatch
 from tests.builders import decoder, fill, plain_schema
 
@@ -29,8 +29,9 @@ class Run:
         self.packets: list[dict[str, Any]] = []
         self.table = FlowTable(config or FlowsConfig(), self._keep, applications, first_id=1)
 
-    def _keep(self, rows: pa.RecordBatch) -> None:
-        self.flows += rows.to_pylist()
+    def _keep(self, rows: FlowRows) -> None:
+        self.flows += rows.to_arrow().to_pylist()
+        rows.release()
 
     def send(self, timed: Sequence[Timed], source: str = "test", keep: bool = True) -> Run:
         """One batch."""

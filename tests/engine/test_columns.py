@@ -94,11 +94,24 @@ def test_dictionary__each_address_once_in_order_of_appearance() -> None:
     arrow = columns.to_arrow(work.decode(fill(FRAMES * 3), rows))
     column = arrow.column("src_ip")
     assert column.dictionary.to_pylist() == [
-        "10.1.2.3", "192.0.2.200", "2001:db8::1", "fe80::211:22ff:fe33:4455", "::", "1.1.1.1",
+        "10.1.2.3", "192.0.2.200", "2001:db8::1", "fe80::211:22ff:fe33:4455", "1.1.1.1",
     ]  # fmt: skip
-    # One dictionary serves all address columns.
-    for name in ("dst_ip", "inner_src_ip", "inner_dst_ip", "arp_src_ip", "arp_dst_ip"):
-        assert arrow.column(name).dictionary.buffers()[2].address == column.dictionary.buffers()[2].address
+    # One dictionary serves both directions, another the addresses that few rows have.
+    assert arrow.column("dst_ip").dictionary.buffers()[2].address == column.dictionary.buffers()[2].address
+    rare = arrow.column("inner_src_ip").dictionary
+    assert rare.to_pylist() == ["10.1.2.3", "192.0.2.200", "::", "fe80::211:22ff:fe33:4455"]
+    for name in ("inner_dst_ip", "arp_src_ip", "arp_dst_ip"):
+        assert arrow.column(name).dictionary.buffers()[2].address == rare.buffers()[2].address
+
+
+def test_dictionary__columns_without_a_value_carry_none() -> None:
+    work, rows, columns = decoder()
+    columns.to_arrow(work.decode(fill(FRAMES), rows))
+    arrow = columns.to_arrow(work.decode(fill(FRAMES[:1]), rows))
+    arrow.validate(full=True)
+    for name in ("inner_src_ip", "arp_dst_ip"):
+        assert arrow.column(name).to_pylist() == [None]
+        assert len(arrow.column(name).dictionary) == 0
 
 
 def test_dictionary__every_slot_of_a_full_batch_distinct() -> None:
@@ -112,7 +125,8 @@ def test_dictionary__every_slot_of_a_full_batch_distinct() -> None:
     columns, batch = Columns(rows), PacketBatch(rows)
     arrow = columns.to_arrow(Decoder().decode(fill(frames), batch))
     arrow.validate(full=True)
-    assert len(arrow.column("src_ip").dictionary) == 4 * rows
+    assert len(arrow.column("src_ip").dictionary) == 2 * rows
+    assert len(arrow.column("inner_src_ip").dictionary) == 2 * rows
     assert len(arrow.column("src_mac").dictionary) == 2 * rows
     assert arrow.column("inner_dst_ip").to_pylist() == [expected6(i + rows) for i in range(rows)]
     assert arrow.column("dst_ip").to_pylist() == [str(ipaddress.IPv4Address(i + rows)) for i in range(rows)]
@@ -138,6 +152,8 @@ def test_to_arrow__without_copies() -> None:
     for column in k.PACKETS:
         if column.storage in arrays:
             got = arrow.column(column.name)
+            if pa.types.is_dictionary(got.type) and got.null_count == len(got):
+                continue  # no value of it in this batch
             got = got.indices if pa.types.is_dictionary(got.type) else got
             assert got.buffers()[1].address == arrays[column.storage][column.index].ctypes.data, column.name
     assert arrow.column("entropy").buffers()[1].address == rows.entropy.ctypes.data

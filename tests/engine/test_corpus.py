@@ -27,8 +27,8 @@ from tests.savefiles import Frames, read_file
 CORPUS = Path(__file__).parents[3] / "shared" / "corpus"
 pytestmark = [pytest.mark.corpus, pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no captures at {CORPUS}")]
 KERNELS = [
-    decode.decode_frames, walk.walk_pcap, walk.walk_pcapng, address.index_ips, address.index_macs, address.mark_new,
-    address.format_addresses, address.pack_bits,
+    decode.decode_frames, walk.walk_pcap, walk.walk_pcapng, address.index_ips, address.index_rare_ips,
+    address.index_macs, address.mark_new, address.format_addresses, address.pack_bits,
 ]  # fmt: skip
 # Where tshark's opinion or a crafted file differs from us; a file that is not here must be equal in every column.
 DIFFERENT = {

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from engine.applications import Applications
 from engine.config import FlowsConfig
+from engine.flows import FlowRows
 from engine.kernels import community, flow, flow_apps, flow_end, flow_gather, flow_key
 from engine.packets import F_CAPLEN, F_LINK_TYPE, F_OFFSET, F_TS_NS, F_WIRELEN, FrameBatch, PacketBatch
 from tests import builders as b
@@ -312,10 +313,12 @@ def test_flood__two_million_flows_in_ten_seconds_stay_bounded() -> None:
 
     run = Run(FlowsConfig(max_flows=100_000))
 
-    def keep(batch: Any) -> None:
+    def keep(rows: FlowRows) -> None:
+        batch = rows.to_arrow()
         table_rows[0] += batch.num_rows
         table_rows[1] += int(np.sum(batch.column("src_packets").to_numpy()))
         table_rows[2] += int(np.sum(batch.column("src_bytes").to_numpy()))
+        rows.release()
 
     run.table._emit = keep
     frame = np.frombuffer(tcp(True, SYN, 1), np.uint8)

@@ -14,7 +14,7 @@ import pytest
 from engine import packets as k
 from engine.applications import Applications
 from engine.config import FlowsConfig
-from engine.flows import FlowTable
+from engine.flows import FlowRows, FlowTable
 from engine.packets import FrameBatch, PacketBatch
 from tests.builders import decoder
 from tests.dissecting import dissect
@@ -36,8 +36,9 @@ class Flows:
         self.packets, self.part = PacketBatch(), FrameBatch(arena_bytes=0)
         self.rows: list[pa.RecordBatch] = []
 
-    def _keep(self, rows: pa.RecordBatch) -> None:
-        self.rows.append(plain(rows))
+    def _keep(self, rows: FlowRows) -> None:
+        self.rows.append(plain(rows.to_arrow()))
+        rows.release()
 
     def read(self, path: Path, cuts: random.Random | None) -> tuple[pa.Table, np.ndarray]:
         """(the rows of its flows, int64[n, 4] of each packet in a flow: flow, wirelen, payload, application)."""

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine import pressure
+from engine.analyse import Analyser
 from engine.config import EngineConfig
+from engine.metrics import Books
 from engine.packets import PacketBatch
 from engine.pressure import MEANINGS, Level, Pressure
 from engine.publish import Publisher
-from engine.writer import init_lake
+from engine.writer import init_lake, run_name
 from tests.builders import decoder, ethernet, fill, ipv4, udp
 
 
@@ -41,13 +43,18 @@ def rows_of(lake: Path, table: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("level", list(Level))
 def test_publish__gives_up_what_the_level_says(level: Level, tmp_path: Path) -> None:
     init_lake(tmp_path)
-    publisher = Publisher(tmp_path, EngineConfig().override("lake", sensor="s"), pytest.fail)
+    config, books, run = EngineConfig().override("lake", sensor="s"), Books(), run_name()
+    publisher = Publisher(tmp_path, config.lake, run, books, pytest.fail)
+    analyser = Analyser(tmp_path, config, run, books, publisher.take_side, pytest.fail)
     frames = fill([ethernet(ipv4(udp(sport=port), 17)) for port in (1, 2, 3, 1)])
     for give_up in (Level.NONE, level):
-        publisher.take(frames, decoder()[0].decode(frames, PacketBatch(rows=8)), give_up)
+        rows = decoder()[0].decode(frames, PacketBatch(rows=8))
+        if analyser.take(frames, rows, give_up):
+            publisher.take(rows)
     publisher.observe("test", 8, 0, 0)
+    analyser.finish()
     publisher.finish()
-    totals = publisher.totals["test"]
+    totals = books.of("test")
     shed = 4 if level >= Level.ROWS else 0
     assert (totals.rows, totals.drop_rows_shed) == (8 - shed, shed)
     assert totals.received == totals.rows + totals.own_drops

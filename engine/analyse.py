@@ -1,0 +1,133 @@
+"""The stage that understands: packets to flows and applications, frames to the ring.
+
+One `Analyser` belongs to one thread. What it finds beside the packets leaves as `SideRows`, for the thread that writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.applications import Applications
+from engine.config import EngineConfig
+from engine.errors import StoreError
+from engine.flows import FlowRows, FlowTable
+from engine.frames import FrameRing
+from engine.metrics import Books
+from engine.packets import FrameBatch, PacketBatch
+from engine.pressure import Level
+
+# Flows and applications make few rows in many tables: passed on less often, they make fewer files.
+_FLOWS_EVERY_S: Final = 4.0
+_APPLICATIONS_EVERY_S: Final = 8.0
+_ROWS_AT_ONCE: Final = 8192  # of one application that wait
+_QUIET_S: Final = 1.0  # without packets for so long, flows end by the clock of the machine
+_IN_FLIGHT_NS: Final = 2_000_000_000  # packets of the last two seconds may still be on their way
+
+
+@dataclass(frozen=True, slots=True)
+class SideRows:
+    """Rows of a table beside `packets`. `publish`: make them visible now. `source`: where a loss is counted."""
+
+    table: str
+    rows: FlowRows | list[dict[str, Any]]
+    source: str
+    publish: bool = False
+
+
+class Analyser:
+    """Follows flows, reads applications, stores frames; and counts what it gives up.
+
+    Args:
+        emit: takes rows of other tables.
+        on_frame_failure: told when raw frames cannot be stored: rows matter more, everything else goes on.
+
+    Attributes: live: the packets' clock is the machine's.
+    """
+
+    def __init__(
+        self, lake: Path, config: EngineConfig, run: str, books: Books, emit: Callable[[SideRows], None],
+        on_frame_failure: Callable[[StoreError], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._books = books
+        self._emit = emit
+        self._applications = Applications(config.applications.budget) if config.applications.enabled else None
+        self._flows = FlowTable(config.flows, self._take_flows, self._applications)
+        self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, on_frame_failure)
+        self._taken_at = self._flows_at = self._applications_at = time.monotonic()
+        self._source = ""  # of the batch in hand
+        self.live = False
+
+    def take(self, frames: FrameBatch, batch: PacketBatch, give_up: Level = Level.NONE) -> bool:
+        """Complete the rows of a decoded batch; `frames` is free on return. True when the rows are to be written."""
+        self._taken_at = time.monotonic()
+        self._source = frames.source
+        totals = self._books.of(frames.source)
+        self._flows.follow(frames, batch)
+        self._count()
+        stored = 0
+        if give_up < Level.FRAMES:
+            stored = self._ring.store(frames, batch)
+        else:
+            self._ring.skip(frames, batch)
+        totals.frames_stored += stored
+        totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
+        if give_up >= Level.ROWS:
+            totals.drop_rows_shed += batch.count
+            return False
+        return True
+
+    def _take_flows(self, rows: FlowRows) -> None:
+        self._emit(SideRows("flows", rows, self._source, publish=True))
+
+    def _take_applications(self, publish: bool) -> None:
+        assert self._applications is not None
+        for table, rows in self._applications.take_rows().items():
+            self._emit(SideRows(table, rows, self._source, publish))
+
+    def _count(self) -> None:
+        totals = self._books.of(self._source)
+        flows = self._flows.take_counts()
+        totals.flows += flows.flows
+        totals.flows_evicted += flows.evicted
+        if self._applications is not None:
+            messages = self._applications.take_counts()
+            totals.messages += messages.messages
+            totals.messages_missed += messages.missed
+            totals.messages_bad += messages.bad
+
+    def end_source(self, source: str) -> None:
+        """A source will send no more: its flows end."""
+        self._source = source
+        self._flows.end_source(source)
+        self._count()
+
+    def pass_on_due(self) -> None:
+        """Pass rows on that have waited long enough; while nothing is captured, end flows by the clock."""
+        now = time.monotonic()
+        if self.live and now - self._taken_at >= _QUIET_S:
+            self._flows.tick(time.time_ns() - _IN_FLIGHT_NS)
+        if now - self._flows_at >= _FLOWS_EVERY_S:
+            self._flows_at = now
+            self._flows.flush()
+        if self._applications is not None:
+            due = now - self._applications_at >= _APPLICATIONS_EVERY_S
+            if due or self._applications.waiting >= _ROWS_AT_ONCE:
+                self._applications_at = now if due else self._applications_at
+                self._take_applications(publish=due)
+
+    def finish(self) -> None:
+        """End every flow and pass everything on."""
+        self._flows.close()
+        self._flows.flush()
+        self._ring.close()
+        if self._applications is not None:
+            self._take_applications(publish=True)
+
+    @property
+    def flow_memory(self) -> tuple[int, int]:
+        """Most flows that lived at once, and the bytes that the flow table is bounded to."""
+        return self._flows.peak, self._flows.bound_bytes
