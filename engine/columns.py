@@ -55,12 +55,15 @@ class AddressTable:
 
 
 class Columns:
-    """Turns batches into Arrow; owns the address tables of one thread. One instance per thread."""
+    """Turns batches into Arrow; owns the address tables of one thread. One instance per thread.
+
+    `ips` holds the outer addresses of the last batch, numbered as its I_SRC_IP and I_DST_IP say.
+    """
 
     def __init__(self, rows: int = k.ROWS_PER_BATCH) -> None:
         self.schema = arrow_schema("packets")
         # A column's dictionary is written with each row group, so the addresses that few rows have are kept apart.
-        self._ips = AddressTable(rows, 2)
+        self.ips = AddressTable(rows, 2)
         self._rare_ips = AddressTable(rows, 2)  # inside tunnels, and of ARP
         self._macs = AddressTable(rows, 2)
         self._bits: NDArray[np.uint8] = np.zeros((k.N_GROUPS, (rows + 7) // 8), np.uint8)
@@ -78,7 +81,7 @@ class Columns:
     def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
         """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
         n = batch.count
-        ips, rare, macs = self._ips, self._rare_ips, self._macs
+        ips, rare, macs = self.ips, self._rare_ips, self._macs
         kernel.pack_bits(batch.present, n, self._bits, self._counts)
         kernel.index_ips(
             batch.address, batch.present, batch.short[k.S_IP_VERSION], n, batch.int_, ips.start(), *ips.arrays()
@@ -111,7 +114,7 @@ class Columns:
         if column.storage == "bit":
             data: Any = self._bits[column.index.bit_length() - 1]
         elif column.storage == "float":
-            data = batch.entropy
+            data = (batch.entropy, batch.anomaly)[column.index]
         else:
             matrices: dict[str, Any] = {"short": batch.short, "int": batch.int_, "long": batch.long}
             data = matrices[column.storage][column.index]
@@ -132,7 +135,7 @@ class Columns:
         if self._seen_used[0] >= _SEEN_LIMIT:
             self._seen_generation += 1
             self._seen_used[0] = 0
-        texts = [self._unseen(self._ips, "ip"), self._unseen(self._rare_ips, "rare_ip")]
+        texts = [self._unseen(self.ips, "ip"), self._unseen(self._rare_ips, "rare_ip")]
         found = pa.concat_arrays(texts)
         times = pa.array(np.full(len(found), first_seen_us, np.int64)).view(pa.timestamp("us"))
         return pa.RecordBatch.from_arrays([found, times], schema=arrow_schema("addresses"))

@@ -117,6 +117,37 @@ class ApplicationsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """The model behind `anomaly`: `trees`, each grown from `samples` of at most `training_rows` packets. The first is
+    trained after `first_after_rows` packets; later ones when the last is `retrain_minutes` old (0: never) and as many
+    packets have come since it was begun."""
+
+    enabled: bool = True
+    trees: int = 100
+    samples: int = 256
+    training_rows: int = 50_000
+    first_after_rows: int = 20_000
+    retrain_minutes: int = 60
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.trees <= 1_000, "scoring.trees", self.trees, "use 1 to 1000")
+        _check(16 <= self.samples <= 1_024, "scoring.samples", self.samples, "use 16 to 1024")
+        _check(
+            1_000 <= self.training_rows <= 10_000_000,
+            "scoring.training_rows",
+            self.training_rows,
+            "use 1000 to 10000000",
+        )
+        _check(
+            1_000 <= self.first_after_rows <= 1_000_000_000,
+            "scoring.first_after_rows",
+            self.first_after_rows,
+            "use 1000 to 1000000000",
+        )
+        _check(0 <= self.retrain_minutes <= 525_600, "scoring.retrain_minutes", self.retrain_minutes, "use 0 to 525600")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
     """Threads. 0 chooses by the number of cores."""
 
@@ -146,6 +177,7 @@ class EngineConfig:
     frames: FramesConfig = field(default_factory=FramesConfig)
     flows: FlowsConfig = field(default_factory=FlowsConfig)
     applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     web: WebConfig = field(default_factory=WebConfig)
 

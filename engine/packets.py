@@ -50,12 +50,13 @@ HAS_APP: Final = 1 << 18
 HAS_NAME: Final = 1 << 19
 HAS_FRAME: Final = 1 << 20
 IS_ENCRYPTED: Final = 1 << 21  # a value
-N_GROUPS: Final = 22  # groups that become bitmaps
-IS_INNER_IPV6: Final = 1 << 22  # how to read the inner addresses
-HAS_INNER_TCP: Final = 1 << 23
-HAS_INNER_ICMP: Final = 1 << 24
-HAS_INNER_PAYLOAD: Final = 1 << 25
-IS_LATER_FRAGMENT: Final = 1 << 26  # the transport header is in another frame
+HAS_ANOMALY: Final = 1 << 22
+N_GROUPS: Final = 23  # groups that become bitmaps
+IS_INNER_IPV6: Final = 1 << 23  # how to read the inner addresses
+HAS_INNER_TCP: Final = 1 << 24
+HAS_INNER_ICMP: Final = 1 << 25
+HAS_INNER_PAYLOAD: Final = 1 << 26
+IS_LATER_FRAGMENT: Final = 1 << 27  # the transport header is in another frame
 
 # --- status: how far decoding got. Only the first two are complete; the rest count as undecodable ----------------
 STATUS: Final = (
@@ -122,7 +123,7 @@ _ENCODINGS: Final = {
     "inner_src_port": "plain snappy stats", "inner_dst_port": "plain snappy stats", "arp_op": "plain snappy stats",
     "arp_src_ip": "dict zstd", "arp_dst_ip": "dict zstd", "status": "dict zstd stats", "app": "dict zstd",
     "server_name": "dict zstd", "encrypted": "plain snappy stats", "flow_id": "plain zstd stats",
-    "frame_file": "dict zstd", "frame_offset": "delta zstd",
+    "frame_file": "dict zstd", "frame_offset": "delta zstd", "anomaly": "dict snappy",
 }  # fmt: skip
 
 
@@ -193,7 +194,8 @@ PACKETS: Final[tuple[Column, ...]] = (
     _c("frame_file", "text", "", "The segment of raw frames that holds its bytes, below the lake's `frames/`", "frame ring",
        ("int", I_FRAME_FILE), HAS_FRAME, "frame_file"),
     _c("frame_offset", "int64", "bytes", "Where its record begins there", "frame ring", ("long", L_FRAME_OFFSET), HAS_FRAME),
-    Column("anomaly", "float32", "", "Isolation-forest score", "reserved, NULL in this version", reserved=True),
+    _c("anomaly", "float32", "", "How unusual the packet is by itself: the share of the packets its model learned from that "
+       "are less unusual, 0 to 1; NULL while there is no model", "isolation forest (Liu, Ting, Zhou 2008)", ("float", 1), HAS_ANOMALY),
 )  # fmt: skip
 
 class FrameBatch:
@@ -227,7 +229,7 @@ class PacketBatch:
 
     Attributes (n = rows):
         short: int16[N_SHORT, n]. int_: int32[N_INT, n]. long: int64[N_LONG, n]. address: uint64[N_ADDRESS, n].
-        entropy: float32[n]. present: uint32[n], the validity groups of each packet.
+        entropy, anomaly: float32[n]. present: uint32[n], the validity groups of each packet.
         count: rows present. source: where they were captured. undecodable, wire_bytes: totals over the rows.
         names, frame_files: dictionaries of the server_name and frame_file columns.
 
@@ -235,7 +237,7 @@ class PacketBatch:
     """
 
     __slots__ = (
-        "address", "count", "entropy", "frame_files", "int_", "long", "names", "present", "short", "source",
+        "address", "anomaly", "count", "entropy", "frame_files", "int_", "long", "names", "present", "short", "source",
         "undecodable", "wire_bytes",
     )  # fmt: skip
 
@@ -245,6 +247,7 @@ class PacketBatch:
         self.long: NDArray[np.int64] = np.zeros((N_LONG, rows), np.int64)
         self.address: NDArray[np.uint64] = np.zeros((N_ADDRESS, rows), np.uint64)
         self.entropy: NDArray[np.float32] = np.zeros(rows, np.float32)
+        self.anomaly: NDArray[np.float32] = np.zeros(rows, np.float32)
         self.present: NDArray[np.uint32] = np.zeros(rows, np.uint32)
         self.count = 0
         self.source = ""

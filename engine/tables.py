@@ -46,15 +46,42 @@ ADDRESSES: Final[tuple[Column, ...]] = (
     Column("first_seen", "timestamp", "UTC", "Start of the batch in which this run first saw it; an address may repeat between runs", "decoder"),
 )  # fmt: skip
 
+ROLLUP_1S: Final[tuple[Column, ...]] = (
+    Column("ts", "timestamp", "UTC", "Start of the second", "libpcap ts"),
+    Column("source", "text", "", "Interface, or savefile path", "capture"),
+    Column("ip_version", "int16", "", "4 or 6; NULL without an IP header", "RFC 791, 8200", nullable=True),
+    Column("proto", "int16", "", "Protocol number; NULL without one", "IANA protocol numbers", nullable=True),
+    Column("ethertype", "int32", "", "EtherType of frames without an IP header", "IEEE 802.3", nullable=True),
+    Column("app", "text", "", "Application protocol, as in `packets`", "dissectors", nullable=True),
+    Column("packets", "int64", "packets", "Packets of these values in this second. A second may have several such rows: they add up; the sum over all is the number of rows of `packets`", "decoder"),
+    Column("bytes", "int64", "bytes", "Sum of wirelen", "decoder"),
+    Column("payload", "int64", "bytes", "Sum of payload_len", "decoder"),
+    Column("fragments", "int64", "packets", "Those that are fragments", "decoder"),
+    Column("undecodable", "int64", "packets", "Those whose status is neither ok nor not_ip", "decoder"),
+    Column("syns", "int64", "packets", "TCP segments with SYN and without ACK", "RFC 9293 3.1"),
+)  # fmt: skip
+
+ROLLUP_1M: Final[tuple[Column, ...]] = (
+    Column("ts", "timestamp", "UTC", "Start of the minute", "libpcap ts"),
+    Column("source", "text", "", "Interface, or savefile path", "capture"),
+    Column("dimension", "text", "", "What `key` is: src_ip, dst_ip, or port (the lower of the two)", "engine"),
+    Column("key", "text", "", "An address, or a port as in `443 tcp`. NULL: all packets of the minute that no other row counts, so that the sum over a dimension is the number of rows of `packets`", "decoder", nullable=True),
+    Column("keys", "int64", "", "How many keys the row is of: 1, of a rest at least 1, 0 for packets that have none", "engine"),
+    Column("packets", "int64", "packets", "Packets. A minute may have several rows of a key: they add up", "decoder"),
+    Column("bytes", "int64", "bytes", "Sum of wirelen", "decoder"),
+)  # fmt: skip
+
 APPLICATION_TABLES: Final = {a.name: (*FLOW_COLUMNS, *a.columns) for a in APPLICATIONS if a.columns}
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "packets": PACKETS,
     "flows": FLOWS,
     "capture_stats": CAPTURE_STATS,
     "addresses": ADDRESSES,
+    "rollup_1s": ROLLUP_1S,
+    "rollup_1m": ROLLUP_1M,
     **APPLICATION_TABLES,
 }
-_DICTIONARIES: Final = ("packets", "flows")  # tables whose text columns are dictionary-encoded in memory
+_DICTIONARIES: Final = ("packets", "flows", "rollup_1s", "rollup_1m")  # tables whose text columns are dictionary-encoded in memory
 
 
 def arrow_schema(table: str) -> pa.Schema:

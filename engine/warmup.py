@@ -15,6 +15,8 @@ from engine.jit import cache_is_warm, mark_warm
 from engine.kernels import frames as frame_records
 from engine.kernels import walk
 from engine.packets import N_FRAME, FrameBatch, PacketBatch
+from engine.scoring import Reservoir, Scorer
+from engine.rollups import Rollups
 
 __all__ = ["cache_is_warm", "warm_up"]
 
@@ -24,9 +26,13 @@ def warm_up() -> None:
     frames, packets = FrameBatch(8, 4096), PacketBatch(8)
     Decoder().decode(frames, packets)
     FlowTable(FlowsConfig(max_flows=1000), lambda rows: rows.release(), Applications(), rows=8).warm_up(frames, packets)
+    scorer = Scorer(rows=8)
+    scorer.warm_up(packets)
+    Reservoir(8).warm_up(scorer.features)
     columns = Columns(8)
     columns.to_arrow(packets)
     columns.new_addresses(0)
+    Rollups(8).warm_up(packets, columns.ips)
     state, limits, table = np.zeros(4, np.int64), np.zeros(2, np.int64), np.zeros((N_FRAME + 1, 0), np.int64)
     walk.walk_pcap(frames.arena, 0, 0, np.zeros(4, np.int64), 1, frames.frames, limits, state)
     walk.walk_pcapng(frames.arena, 0, 0, 0, table[: walk.N_INTERFACE_ROWS], 0, frames.frames, limits, state)

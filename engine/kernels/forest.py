@@ -1,22 +1,25 @@
-"""Isolation forests over packets: features of rows, samples of them, and scores (Liu, Ting, Zhou 2008).
+"""Isolation forests over packets: features of rows, samples of them, scores (Liu, Ting, Zhou 2008).
 
 A feature is an integer from 0 to 32,767 (int16), which float32 and float64 hold exactly. scikit-learn trains on these
-numbers, and `x <= threshold` there is `x <= floor(threshold)` here: every row takes the same way through every tree.
+very numbers, and its `x <= threshold` is `x <= floor(threshold)` here: each row takes the same way through each tree.
 
-| feature     | of                                       | scale                     |
-|-------------|------------------------------------------|---------------------------|
-| wirelen     | length of the frame in bytes             | octaves                   |
-| payload_len | bytes above the transport header         | octaves                   |
-| entropy     | of the captured payload, bits per byte   | 2048 steps a bit          |
-| src_port    |                                          | octaves                   |
-| dst_port    |                                          | octaves                   |
-| protocol    | number above IP                          | as is                     |
-| ttl         | hops: another system, another way        | as is                     |
-| tcp_flags   | a SYN, a FIN scan, a reset               | as is                     |
+| feature     | what it tells                                          | scale            | absent when       |
+|-------------|--------------------------------------------------------|------------------|-------------------|
+| wirelen     | frames of unusual size                                 | octaves of bytes | never             |
+| payload_len | data where there is none, none where there is          | octaves of bytes | no transport      |
+| entropy     | text, compressed, encrypted                            | 2048 a bit       | no payload        |
+| src_port    | which service answers, which ports clients take        | octaves          | no ports          |
+| dst_port    | which service is asked                                 | octaves          | no ports          |
+| protocol    | number above IP                                        | as it is, + 1    | no IP             |
+| ttl         | another system, another distance                       | as it is, + 1    | no IP             |
+| tcp_flags   | SYN, RST, FIN where the others acknowledge             | as it is, + 1    | no TCP            |
 
-A tree cuts a feature at a random place of its range. On the scale of the numbers themselves nearly all cuts of a port
-would fall above 1024, so counts and ports are on a scale of octaves: 1024 steps from each power of two to the next,
-linear in between (exact below 2046). Absent is 0, and lies one octave, one bit or one below the least that is present.
+A tree cuts a feature at a random place between its extremes. On the scale of the numbers themselves 63 of 64 cuts of a
+port would fall above 1024; so ports and lengths are on a scale of octaves, 1024 steps from each power of two to the
+next and linear in between (from 2046 on some numbers share a step). Absent is 0, which lies an octave, a bit or one
+below the least that can be present. On the labelled captures that raised the area under the ROC curve, averaged over
+kinds of attack, from 0.66 (six features as numbers) to 0.76; ttl and tcp_flags raised it to 0.84. The TCP window, the
+ICMP type and the EtherType did not raise it.
 """
 
 import numpy as np
@@ -28,12 +31,14 @@ from engine.kernels import forest_steps as q
 R_SEEN, R_RANDOM, N_RESERVOIR = range(3)  # state of a reservoir
 
 _ONE = 127 << 23  # float32 1.0
-_MOST = (1 << 31) - 512
+_MOST = (1 << 31) - 512  # + 2 is still below 2**31 as a float32
+_WORD = 0xFFFFFFFF
 
 
 @helper
 def _octaves(value):
-    """-1 and up to the scale of octaves: 0 for -1, 1024 for 0, 2048 for 2, 31744 at 2**31. The bits of a float."""
+    """The scale of octaves: -1 becomes 0, 0 becomes 1024, 2 becomes 2048, 2**31 would be 31,744. It is read off the
+    exponent and the first ten bits of the fraction of a float32."""
     return (np.float32(np.int32(value) + np.int32(2)).view(np.int32) - np.int32(_ONE)) >> np.int32(13)
 
 
@@ -88,21 +93,21 @@ def score(features, count, steps, starts, depths, table, factor, lowest, per_cel
 
     Rows are taken in blocks, and every loop runs over whole blocks. A tree's inner nodes are decided from the leaves
     up, each for all rows at once: where a row goes right it takes over the leaf that the right child has found for it,
-    else the left one's. That decides every node for every row, 100 where a walk down the tree meets 8, but without a
-    branch or an indexed load, 16 or 32 rows to an instruction. Sums are of integers. The outcome of a row therefore
-    does not depend on its place in the batch or on the rows beside it.
+    else the left one's. That decides every node for every row, about 100 where a walk down the tree meets 8, but
+    without a branch or an indexed load, 16 or 32 rows to an instruction. Sums are of integers, and every row passes
+    through the same instructions: its outcome does not depend on its place in the batch or on the rows beside it.
 
     Args:
         features: int16[n_features, >= count].
         steps: int16[n_steps, N_STEP], children before parents; a tree's last step is its root.
         starts: int64[n_trees + 1]. First step of each tree.
         depths: int32[n_leaves]. Depth of each leaf plus c(rows in it), in units that `factor` knows.
-        table: float64[q.CELLS + 2]. Anomaly by score, from `lowest` in cells of 1 / `per_cell`; linear in between.
+        table: float64[CELLS + 2]. Anomaly by score, from `lowest` in cells of 1 / `per_cell`; linear in between.
         factor: -1 / (units * n_trees * c(samples)), so that 2 ** (sum * factor) is the score of the paper.
-        block: int16[n_features, q.BLOCK]. slots: int16[SLOTS, q.BLOCK]. total: int32[q.BLOCK]. wide: float64[q.BLOCK].
-            Scratch; it should begin with a cache line (64 bytes).
+        block: int16[n_features, BLOCK]. slots: int16[SLOTS, BLOCK]. total: int32[BLOCK]. wide: float64[BLOCK].
+            Scratch. Each should begin with a cache line (64 bytes): else wide loads cross two, at a third of the speed.
         raw: float32[>= count], written. The score, 0 to 1: what IsolationForest.score_samples negates.
-        out: float32[>= count], written. The anomaly.
+        out: float32[>= count], written. The anomaly, 0 to 1.
     """
     for first in range(0, count, q.BLOCK):
         rows = min(q.BLOCK, count - first)
@@ -123,7 +128,8 @@ def score(features, count, steps, starts, depths, table, factor, lowest, per_cel
             raw[first + r] = wide[r]
             at = min(max((wide[r] - lowest) * per_cell, 0.0), np.float64(q.CELLS))
             cell = np.int64(at)
-            out[first + r] = table[cell] + (at - cell) * (table[cell + 1] - table[cell])
+            share = table[cell] + (at - cell) * (table[cell + 1] - table[cell])
+            out[first + r] = np.floor(share * q.GRAIN + 0.5) / q.GRAIN
 
 
 @helper
@@ -162,7 +168,7 @@ def sample(features, count, state, rows):
         state: uint64[N_RESERVOIR]: rows seen, and the random state, never 0.
         rows: int16[capacity, n_features], written. The first min(seen, capacity) are valid.
 
-    Source: Vitter 1985, algorithm R; random numbers: xorshift64* (Vigna 2016), scaled as in Lemire 2019.
+    Source: Vitter 1985, algorithm R, with Marsaglia's xorshift64 (2003). After 2**32 rows, newer ones are favoured.
     """
     capacity = np.uint64(rows.shape[0])
     seen, random = state[R_SEEN], state[R_RANDOM]
@@ -170,11 +176,10 @@ def sample(features, count, state, rows):
         at = seen
         seen += np.uint64(1)
         if at >= capacity:
-            random ^= random >> np.uint64(12)
-            random ^= random << np.uint64(25)
-            random ^= random >> np.uint64(27)
-            # 32 random bits times the rows seen (below 2**32 by contract of the caller): a place among them.
-            at = ((random * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(32)) * seen >> np.uint64(32)
+            random ^= random << np.uint64(13)
+            random ^= random >> np.uint64(7)
+            random ^= random << np.uint64(17)
+            at = (random >> np.uint64(32)) * min(seen, np.uint64(_WORD)) >> np.uint64(32)
             if at >= capacity:
                 continue
         for f in range(features.shape[0]):

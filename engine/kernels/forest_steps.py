@@ -1,4 +1,4 @@
-"""How a forest is laid out for `engine.kernels.forest`: numbers that the kernel freezes and that model files rely on."""
+"""How forests are laid out for `engine.kernels.forest`: what the kernel freezes and model files rely on."""
 
 FEATURES = ("wirelen", "payload_len", "entropy", "src_port", "dst_port", "protocol", "ttl", "tcp_flags")
 F_WIRELEN, F_PAYLOAD_LEN, F_ENTROPY, F_SRC_PORT, F_DST_PORT, F_PROTOCOL, F_TTL, F_TCP_FLAGS = range(8)

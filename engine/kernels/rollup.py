@@ -42,14 +42,17 @@ PORTS = 1 << 17  # numbers of a port: 16 bits, then 1 for UDP
 (
     T_ROW,  # first row not counted yet
     T_SECONDS, T_TALKERS,  # records in use
+    T_HALF,  # which half of the table of talkers is in use
+    T_LIMIT,  # so many talkers are pruned; 0 in an empty table
     T_MINUTE,  # of the run
-    T_ENTRIES, T_PORTS,  # addresses and ports that the run met
-    T_NONE_IP_PACKETS, T_NONE_IP_BYTES, T_NONE_PORT_PACKETS, T_NONE_PORT_BYTES,  # of the run: packets without any
-    T_NEWEST,  # latest second of this call
-    N_STATE,
+    T_NO_IP, T_NO_IP_BYTES, T_NO_PORT, T_NO_PORT_BYTES,  # packets of the run without any
+    T_NEWEST,  # latest second of any row counted since the caller set it
+    T_WIDTHS,  # first of 64 counters, scratch
 ) = range(12)  # fmt: skip
+N_STATE = T_WIDTHS + 64
 DONE, SECONDS_FULL, TALKERS_FULL = range(3)
-US_PER_MINUTE = 60_000_000
+US_PER_SECOND, US_PER_MINUTE = 1_000_000, 60_000_000
+_AHEAD = 6  # keys whose records are fetched early
 
 
 @helper
@@ -76,68 +79,226 @@ def _second(seconds, key, second, state):
 
 @helper
 def _add(talkers, tag, hi, lo, packets, size, keys, state):
-    """Add to a talker's record. There must be a free one."""
-    mask = talkers.shape[0] - 1
-    s = _mix(hi, lo, tag, mask)
-    while talkers[s, W_TAG] != 0:
-        if talkers[s, W_TAG] == tag and talkers[s, W_HI] == hi and talkers[s, W_LO] == lo:
-            talkers[s, W_PACKETS] += packets
-            talkers[s, W_BYTES] += size
+    """Add to a talker's record, of which there is one free."""
+    slots = talkers.shape[0] >> 1
+    first = state[T_HALF] * slots
+    s = _mix(hi, lo, tag, slots - 1)
+    while talkers[first + s, W_TAG] != 0:
+        at = first + s
+        if talkers[at, W_TAG] == tag and talkers[at, W_LO] == lo and talkers[at, W_HI] == hi:
+            talkers[at, W_PACKETS] += packets
+            talkers[at, W_BYTES] += size
             if (tag >> TAG_KIND) & 3 == IS_REST:
-                talkers[s, W_KEYS] += keys
+                talkers[at, W_KEYS] += keys
             return
-        s = (s + 1) & mask
+        s = (s + 1) & (slots - 1)
+    at = first + s
     state[T_TALKERS] += 1
-    talkers[s, W_TAG] = tag
-    talkers[s, W_HI] = hi
-    talkers[s, W_LO] = lo
-    talkers[s, W_PACKETS] = packets
-    talkers[s, W_BYTES] = size
-    talkers[s, W_KEYS] = keys
-
-
-@helper
-def _prune(talkers, kept, state):
-    """Make room: the lightest talkers go into the rest of their minute, so that at most an eighth of the table stays.
-
-    Args:
-        kept: int64[slots / 2, 8], scratch.
-    """
-    slots = talkers.shape[0]
-    width = np.zeros(64, np.int64) if False else kept[kept.shape[0] - 8 :]  # 64 counters at the scratch's end
-    for b in range(64):
-        width[b >> 3, b & 7] = 0
-    for s in range(slots):
-        if talkers[s, W_TAG] != 0 and (talkers[s, W_TAG] >> TAG_KIND) & 3 < IS_REST:
-            b = _width(talkers[s, W_BYTES])
-            width[b >> 3, b & 7] += 1
-    most, bar = slots >> 3, 63
-    while bar >= 0 and width[bar >> 3, bar & 7] <= most:
-        most -= width[bar >> 3, bar & 7]
-        bar -= 1
-    n = 0
-    for s in range(slots):  # those that stay first: what is added below must find its place in an emptied table
-        tag = talkers[s, W_TAG]
-        if tag != 0 and ((tag >> TAG_KIND) & 3 >= IS_REST or _width(talkers[s, W_BYTES]) > bar):
-            for w in range(W_KEYS + 1):
-                kept[n, w] = talkers[s, w]
-            n += 1
-            talkers[s, W_TAG] = 0
-    light = 0
-    for s in range(slots):  # the light ones of a group follow each other rarely: they are summed where they belong
-        tag = talkers[s, W_TAG]
-        if tag != 0:
-            for w in range(W_KEYS + 1):
-                talkers[light, w] = talkers[s, w]
-            light += 1
-    return n, light
+    talkers[at, W_TAG] = tag
+    talkers[at, W_HI] = hi
+    talkers[at, W_LO] = lo
+    talkers[at, W_PACKETS] = packets
+    talkers[at, W_BYTES] = size
+    talkers[at, W_KEYS] = keys
 
 
 @helper
 def _width(value):
-    """Number of bits of a positive value."""
+    """Number of bits of a value that is not negative."""
     n = 0
     while value > 0:
-        value >>= 4
-        n += 4
-    return min(n, 63)
+        value >>= 1
+        n += 1
+    return n
+
+
+@helper
+def _prune(talkers, state):
+    """Make room: of the talkers at most an eighth of the table stays, the lighter ones go into the rest of their group.
+
+    The other half of the array becomes the table, and this one is emptied.
+    """
+    slots = talkers.shape[0] >> 1
+    old = state[T_HALF] * slots
+    for b in range(64):
+        state[T_WIDTHS + b] = 0
+    for s in range(old, old + slots):
+        if talkers[s, W_TAG] != 0 and (talkers[s, W_TAG] >> TAG_KIND) & 3 < IS_REST:
+            state[T_WIDTHS + _width(talkers[s, W_BYTES])] += 1
+    room, bar = slots >> 3, 63
+    while bar > 0 and state[T_WIDTHS + bar] <= room:
+        room -= state[T_WIDTHS + bar]
+        bar -= 1
+    state[T_HALF] = 1 - state[T_HALF]
+    state[T_TALKERS] = 0
+    rest = np.int64(3) << TAG_KIND
+    for s in range(old, old + slots):
+        tag = talkers[s, W_TAG]
+        if tag == 0:
+            continue
+        packets, size, keys = talkers[s, W_PACKETS], talkers[s, W_BYTES], talkers[s, W_KEYS]
+        if (tag >> TAG_KIND) & 3 >= IS_REST or _width(size) > bar:
+            _add(talkers, tag, talkers[s, W_HI], talkers[s, W_LO], packets, size, keys, state)
+        else:
+            tag = (tag & ~rest) | (IS_REST << TAG_KIND)
+            _add(talkers, tag, 0, 0, packets, size, keys, state)
+        talkers[s, W_TAG] = 0
+    state[T_LIMIT] = max(slots >> 1, state[T_TALKERS] + (slots >> 3))
+
+
+@helper
+def _tag(dimension, kind, source, minute):
+    return 1 | dimension << TAG_DIMENSION | kind << TAG_KIND | source << TAG_SOURCE | minute << TAG_MINUTE
+
+
+@helper
+def _settle(entries, kinds, counts, met, n_met, ports, ports_met, n_ports, source, talkers, state):
+    """Add what a run has counted to the table, and clear the run."""
+    minute = state[T_MINUTE]
+    half, mask = state[T_HALF] * (talkers.shape[0] >> 1), (talkers.shape[0] >> 1) - 1
+    for j in range(n_met):
+        if j + _AHEAD < n_met:
+            n = np.int64(met[j + _AHEAD])
+            for side in range(2):
+                tag = _tag(side, np.int64(kinds[n]), source, minute)
+                at = _mix(np.int64(entries[0, n]), np.int64(entries[1, n]), tag, mask)
+                prefetch(talkers, (half + at) * N_WORDS)
+        n = np.int64(met[j])
+        hi, lo = np.int64(entries[0, n]), np.int64(entries[1, n])
+        kind = np.int64(kinds[n])
+        for side in range(2):
+            if counts[n, 2 * side]:
+                if state[T_TALKERS] >= state[T_LIMIT]:
+                    _prune(talkers, state)
+                tag = _tag(side, kind, source, minute)
+                _add(talkers, tag, hi, lo, counts[n, 2 * side], counts[n, 2 * side + 1], 1, state)
+            counts[n, 2 * side] = 0
+            counts[n, 2 * side + 1] = 0
+    for j in range(n_ports):
+        n = np.int64(ports_met[j])
+        if state[T_TALKERS] >= state[T_LIMIT]:
+            _prune(talkers, state)
+        _add(talkers, _tag(BY_PORT, IS_IPV4, source, minute), 0, n, ports[n, 0], ports[n, 1], 1, state)
+        ports[n, 0] = 0
+        ports[n, 1] = 0
+    if state[T_NO_IP]:
+        for side in range(2):
+            _add(talkers, _tag(side, IS_NONE, source, minute), 0, 0, state[T_NO_IP], state[T_NO_IP_BYTES], 0, state)
+    if state[T_NO_PORT]:
+        tag = _tag(BY_PORT, IS_NONE, source, minute)
+        _add(talkers, tag, 0, 0, state[T_NO_PORT], state[T_NO_PORT_BYTES], 0, state)
+    for word in range(T_NO_IP, T_NO_PORT_BYTES + 1):
+        state[word] = 0
+
+
+@helper
+def _kind_key(short, int_, i, flags, source):
+    """S_KEY of a row."""
+    key = KEY_USED | source << KEY_SOURCE
+    if flags & np.uint32(k.HAS_APP):
+        key |= np.int64(short[k.S_APP, i]) << KEY_APP
+    if flags & np.uint32(k.HAS_IP):
+        key |= np.int64(2 if short[k.S_IP_VERSION, i] == 6 else 1) << KEY_VERSION
+    elif flags & np.uint32(k.HAS_ETHERTYPE):
+        key |= (np.int64(int_[k.I_ETHERTYPE, i]) + 1) << KEY_ETHERTYPE
+    return key | (np.int64(short[k.S_PROTO, i]) if flags & np.uint32(k.HAS_PROTO) else NO_PROTO)
+
+
+@kernel
+def count_rows(
+    short, int_, long, present, count, source, entries, kinds, counts, met, ports, ports_met, seconds, talkers, state
+):
+    """Count the rows from state[T_ROW] to count - 1. Returns DONE, or which table has to be emptied to go on.
+
+    Args:
+        short, int_, long, present: of a PacketBatch whose I_SRC_IP and I_DST_IP number `entries`.
+        source: int64, below 256.
+        entries: uint64[2, n], kinds: uint8[n], see `engine.kernels.address`.
+        counts: int64[>= n, 4], zero: packets and bytes from, to an address. met: int32[>= n].
+        ports: int64[PORTS, 2], zero: packets and bytes. ports_met: int32[PORTS].
+        seconds: int64[a power of two, N_WORDS]. talkers: int64[twice a power of two, N_WORDS], of which one half is in
+            use. state: int64[N_STATE].
+    """
+    minute_from, minute_to, second_from, second_to = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    second, last_key, s = np.int64(0), np.int64(0), np.int64(0)
+    n_met, n_ports = np.int64(0), np.int64(0)
+    code = DONE
+    state[T_LIMIT] = max(state[T_LIMIT], talkers.shape[0] >> 2)
+    i = state[T_ROW]
+    while i < count:
+        ts = long[k.L_TS, i]
+        if ts < minute_from or ts >= minute_to:
+            _settle(entries, kinds, counts, met, n_met, ports, ports_met, n_ports, source, talkers, state)
+            n_met, n_ports = np.int64(0), np.int64(0)
+            if state[T_TALKERS] >= talkers.shape[0] >> 2:
+                _prune(talkers, state)
+                if state[T_TALKERS] >= talkers.shape[0] >> 3:  # the rests of that many minutes
+                    code = TALKERS_FULL
+                    break
+            state[T_MINUTE] = ts // US_PER_MINUTE
+            minute_from = state[T_MINUTE] * US_PER_MINUTE
+            minute_to = minute_from + US_PER_MINUTE
+        if ts < second_from or ts >= second_to:
+            second = ts // US_PER_SECOND
+            second_from = second * US_PER_SECOND
+            second_to = second_from + US_PER_SECOND
+            state[T_NEWEST] = max(state[T_NEWEST], second)
+            last_key = 0
+        flags = present[i]
+        key = _kind_key(short, int_, i, flags, source)
+        if key != last_key:
+            if state[T_SECONDS] >= seconds.shape[0] >> 1:
+                code = SECONDS_FULL
+                break
+            s = _second(seconds, key, second, state)
+            last_key = key
+        size = long[k.L_WIRELEN, i]
+        seconds[s, S_PACKETS] += 1
+        seconds[s, S_BYTES] += size
+        if flags & np.uint32(k.HAS_PAYLOAD):
+            seconds[s, S_PAYLOAD] += long[k.L_PAYLOAD_LEN, i]
+        if flags & np.uint32(k.IS_FRAGMENT):
+            seconds[s, S_FRAGMENTS] += 1
+        if short[k.S_STATUS, i] > k.NOT_IP:
+            seconds[s, S_UNDECODABLE] += 1
+        if flags & np.uint32(k.HAS_TCP) and short[k.S_TCP_FLAGS, i] & 0x12 == 0x02:
+            seconds[s, S_SYNS] += 1
+        if flags & np.uint32(k.HAS_IP):
+            for side in range(2):
+                n = np.int64(int_[k.I_SRC_IP + side, i])
+                if counts[n, 0] + counts[n, 2] == 0:
+                    met[n_met] = n
+                    n_met += 1
+                counts[n, 2 * side] += 1
+                counts[n, 2 * side + 1] += size
+        else:
+            state[T_NO_IP] += 1
+            state[T_NO_IP_BYTES] += size
+        proto = key & 0x1FF
+        if flags & np.uint32(k.HAS_PORTS) and (proto == PROTO_TCP or proto == PROTO_UDP):
+            n = np.int64(min(int_[k.I_SRC_PORT, i], int_[k.I_DST_PORT, i])) | np.int64(proto == PROTO_UDP) << 16
+            if ports[n, 0] == 0:
+                ports_met[n_ports] = n
+                n_ports += 1
+            ports[n, 0] += 1
+            ports[n, 1] += size
+        else:
+            state[T_NO_PORT] += 1
+            state[T_NO_PORT_BYTES] += size
+        i += 1
+    _settle(entries, kinds, counts, met, n_met, ports, ports_met, n_ports, source, talkers, state)
+    state[T_ROW] = i
+    return code
+
+
+@kernel
+def put_back(records, seconds, state):
+    """Put records of seconds that are not over into the emptied table.
+
+    Args:
+        records: int64[n, N_WORDS]. seconds, state: as in `count_rows`; words after S_SECOND are zero.
+    """
+    for i in range(records.shape[0]):
+        s = _second(seconds, records[i, S_KEY], records[i, S_SECOND], state)
+        for word in range(S_PACKETS, N_WORDS):
+            seconds[s, word] = records[i, word]

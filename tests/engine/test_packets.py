@@ -52,7 +52,7 @@ def test_storage__one_column_per_row_of_each_array() -> None:
     used = [(c.storage, c.index) for c in k.PACKETS if c.stored]
     assert len(set(used)) == len(used)
     # Behind the columns each array has rows that only later stages read.
-    sizes = {"short": k.S_INNER_TCP_FLAGS, "int": k.I_PAYLOAD, "long": k.L_INNER_SEQ, "float": 1}
+    sizes = {"short": k.S_INNER_TCP_FLAGS, "int": k.I_PAYLOAD, "long": k.L_INNER_SEQ, "float": 2}
     for storage, size in sizes.items():
         assert sorted(i for s, i in used if s == storage) == list(range(size)), storage
 
