@@ -53,7 +53,7 @@ def write_many_flows(path: Path, count: int, flows: int, size: int = 64) -> Path
 
 
 def write_random_payload(path: Path, count: int, size: int = 1514) -> Path:
-    """A savefile of UDP frames of `size` bytes among 4,096 hosts, every payload different: the worst case for entropy."""
+    """A savefile of UDP frames of `size` bytes among 4,096 hosts, every payload different: the worst for entropy."""
     random = np.random.default_rng(2)
     records = np.empty((count, 16 + size), np.uint8)
     records[:, 16:58] = np.frombuffer(udp_frame(size, random)[:42], np.uint8)

@@ -1,8 +1,8 @@
 """The whole engine live: `engine run` at one end of a private veth pair, the fast sender at the other.
 
-Sender and engine share the machine, and a veth pair lets the sender's core do the kernel's receiving work. A rate counts
-as held when less than 0.1 % of the frames that arrived are missing from the lake and the engine has caught up with them
-within half a second of the last one: buffers alone cannot hold a rate.
+Sender and engine share the machine, and a veth pair lets the sender's core do the kernel's receiving work. A rate
+counts as held when less than 0.1 % of the frames that arrived are missing from the lake and the engine has caught up
+with them within half a second of the last one: buffers alone cannot hold a rate.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _report(tried: list[Step], best: Step | None) -> dict[str, Any]:
     }
 
 
-def tcpdump_reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str, Figure]:
+def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str, Figure]:
     """`tcpdump -w /dev/null` with our size of ring, offered the same: what the kernel and a plain copy take."""
     with tempfile.TemporaryDirectory(prefix="packetlake-bench-") as name:
         log = Path(name) / "log"

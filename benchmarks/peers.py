@@ -63,7 +63,7 @@ TOOLS = (
     Tool("tshark", "dissects, 12 fields as text", 10_000, lambda p, _: [
         "tshark", "-n", "-r", p, "-T", "fields", *(word for name in _FIELDS for word in ("-e", name))]),
     Tool("softflowd", "unidirectional flows, not stored", 200_000, lambda p, f: [
-        "softflowd", "-r", p, "-p", f / "softflowd.pid", "-c", f / "softflowd.ctl"]),
+        "softflowd", "-r", p, "-p", f / "softflowd.pid", "-c", "none"]),
     Tool("nfpcapd", "unidirectional flows to its own files", 200_000, lambda p, f: ["nfpcapd", "-r", p, "-w", f]),
     Tool("argus", "bidirectional flows to /dev/null", 200_000, lambda p, _: ["argus", "-r", p, "-w", "/dev/null"]),
     Tool("nfstream", "flows with statistics, nDPI applications", 20_000, lambda p, _: ["-c", _NFSTREAM, p], "nfstream"),
@@ -150,12 +150,12 @@ def measure_peers(capture: Path, pythons: Sequence[str], runs: int = 3, scale: f
     return found
 
 
-def add_ratios(found: dict[str, Any], **ours: float) -> None:
-    """How many times a peer's packets per CPU second ours are; `ours` by the name of what we did."""
+def add_ratios(found: dict[str, Any], ours: dict[str, float]) -> None:
+    """Our packets per CPU second over each peer's; `ours` by the name of what we did."""
     for row in found.values():
         if "packets_per_cpu_s" in row:
             peer = row["packets_per_cpu_s"]["median"]
-            row["times_ours"] = {name: round(rate / peer, 3) for name, rate in ours.items() if rate}
+            row["ours_to_it"] = {name: figure([rate / peer], "times", HIGHER) for name, rate in ours.items()}
 
 
 def main() -> None:
@@ -170,9 +170,8 @@ def main() -> None:
         if "skipped" in row:
             print(f"  {name:<24} skipped: {row['skipped']}")
         else:
-            print(
-                f"  {name:<24} {row['packets_per_cpu_s']['median']:>12,.0f}   {row['does']} ({row['packets']:,} packets)"
-            )
+            rate = row["packets_per_cpu_s"]["median"]
+            print(f"  {name:<24} {rate:>12,.0f}   {row['does']} ({row['packets']:,} packets)")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def quic_initial(rng: random.Random, name: str) -> bytes:
     head += (0x4000 | size).to_bytes(2, "big") + bytes(4)
     plain = (b"\x06\0" + (0x4000 | len(hello)).to_bytes(2, "big") + hello).ljust(size - 20, b"\0")
     sealed = AESGCM(key).encrypt(iv, plain, head)  # packet number 0: the nonce is the iv
-    encryptor = Cipher(algorithms.AES(mask_key), modes.ECB()).encryptor()  # noqa: S305 — RFC 9001 5.4.3
+    encryptor = Cipher(algorithms.AES(mask_key), modes.ECB()).encryptor()  # RFC 9001 5.4.3
     mask = encryptor.update(sealed[:16])
     number = bytes(a ^ b for a, b in zip(bytes(4), mask[1:], strict=False))
     return bytes([head[0] ^ mask[0] & 0x0F]) + head[1:-4] + number + sealed

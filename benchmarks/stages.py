@@ -1,145 +1,160 @@
-"""CPU time of each stage per packet: the real reader, decoder and publisher in one thread, with a clock in each.
+"""CPU time of each stage per packet, and of each thread: the engine's own pipeline, with a clock in every stage.
 
     python -m benchmarks.stages FILE [--runs N] [--frames full|off]
 
-The publisher's parts are found by their class, so that a new stage shows up under its name without a change here.
+A stage is a class of the engine. Its public methods are timed with the CPU clock of the thread that calls them; what
+a stage calls of another counts for that one only. A class that is not in the tree (yet) is not measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.measure import LOWER, Figure, figure, load
 from engine import warmup
+from engine.capture.pacing import Pace
 from engine.capture.savefile import SavefileSource
-from engine.capture.source import ReadResult
 from engine.config import EngineConfig
-from engine.decode import Decoder
-from engine.errors import StoreError
-from engine.packets import FrameBatch, PacketBatch
-from engine.publish import Publisher
+from engine.errors import EngineError, StoreError
+from engine.pipeline import Pipeline
 from engine.writer import init_lake
 
-# What a class of the publisher's parts does, in words; others go by the name of their class.
+READ, DECODE, REST, TOTAL = "read, walk", "decode, entropy", "everything else", "total"
 _STAGES = {
-    "FlowTable": "flow table",
-    "Applications": "applications",
-    "FrameRing": "raw frames write",
-    "Columns": "Arrow conversion",
-    "TableWriter": "Parquet write",
-    "_SideTable": "side tables",
+    "engine.capture.savefile:SavefileSource": READ,
+    "engine.decode:Decoder": DECODE,
+    "engine.flows:FlowTable": "flow table",
+    "engine.flows:FlowRows": "flow rows",
+    "engine.applications:Applications": "applications",
+    "engine.rollups:Rollups": "rollups",
+    "engine.scoring:Scorer": "scoring",
+    "engine.scoring:Reservoir": "scoring",
+    "engine.scoring_loop:ScoringLoop": "scoring",
+    "engine.columns:Columns": "Arrow conversion",
+    "engine.writer:TableWriter": "Parquet write",
+    "engine.publish:_SideTable": "side tables",
+    "engine.frames:FrameRing": "raw frames write",
 }
-REST = "everything else"
 
 
 class StageClock:
-    """CPU nanoseconds of this thread by stage. What a stage calls of another counts for that one only."""
+    """CPU nanoseconds by stage and by name of thread."""
 
     def __init__(self) -> None:
-        self.spent: defaultdict[str, int] = defaultdict(int)
-        self._running: list[str] = []
-        self._since = 0
+        self.stages: defaultdict[str, int] = defaultdict(int)
+        self.threads: defaultdict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._stage_of: dict[type, str] = {}
 
-    def timed(self, stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed as part of the stage."""
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """The engine's classes are timed within the block."""
+        undo: list[tuple[type, str, Any]] = []
+        for path, stage in _STAGES.items():
+            module, _, name = path.partition(":")
+            with contextlib.suppress(ImportError, AttributeError):
+                self._stage_of[getattr(importlib.import_module(module), name)] = stage
+        for kind in self._stage_of:
+            for name, member in list(vars(kind).items()):
+                if callable(member) and not name.startswith("_") and not isinstance(member, type):
+                    undo.append((kind, name, member))
+                    setattr(kind, name, self._timed(member))
+        undo.append((threading.Thread, "run", threading.Thread.run))
+        threading.Thread.run = self._timed_thread(threading.Thread.run)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for kind, name, member in undo:
+                setattr(kind, name, member)
 
-        def call(*values: Any, **named: Any) -> Any:
-            now = time.thread_time_ns()
-            if self._running:
-                self.spent[self._running[-1]] += now - self._since
-            self._running.append(stage)
-            self._since = now
+    def _timed(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(instance: Any, *values: Any, **named: Any) -> Any:
+            local, now = self._local, time.thread_time_ns()
+            running = local.__dict__.setdefault("running", [])
+            if running:
+                self._add(running[-1], now - local.since)
+            running.append(self._stage(type(instance)))
+            local.since = now
             try:
-                return work(*values, **named)
+                return work(instance, *values, **named)
             finally:
                 now = time.thread_time_ns()
-                self.spent[self._running.pop()] += now - self._since
-                self._since = now
+                self._add(running.pop(), now - local.since)
+                local.since = now
 
         return call
 
-    def watch(self, part: Any, stage: str) -> None:
-        """Time every public method of an object."""
-        for kind in reversed(type(part).__mro__[:-1]):
-            for name, member in vars(kind).items():
-                if callable(member) and not name.startswith("_") and not isinstance(member, (staticmethod, type)):
-                    setattr(part, name, self.timed(stage, getattr(part, name)))
+    def _timed_thread(self, work: Callable[..., None]) -> Callable[..., None]:
+        def call(thread: threading.Thread) -> None:
+            began = time.thread_time_ns()
+            try:
+                work(thread)
+            finally:
+                with self._lock:
+                    self.threads[thread.name] += time.thread_time_ns() - began
 
-    def watch_parts(self, whole: Any) -> None:
-        """Time the parts of an object, each under its stage: attributes of it that are made by classes of the engine."""
-        parts = [value for value in vars(whole).values() if _is_part(value)]
-        for group in vars(whole).values():
-            if isinstance(group, dict):
-                parts += [value for value in group.values() if _is_part(value)]
-        for part in parts:
-            name = type(part).__name__
-            self.watch(part, _STAGES.get(name, name.strip("_")))
+        return call
 
+    def _stage(self, kind: type) -> str:
+        return next(self._stage_of[parent] for parent in kind.__mro__ if parent in self._stage_of)
 
-def _is_part(value: object) -> bool:
-    return type(value).__module__.startswith("engine.") and hasattr(value, "__dict__") and not callable(value)
+    def _add(self, stage: str, ns: int) -> None:
+        with self._lock:
+            self.stages[stage] += ns
 
 
-def _fail(error: StoreError) -> None:
-    raise error
+def _run(path: Path, config: EngineConfig) -> int:
+    """A whole savefile through the pipeline into a lake that is thrown away; returns its packets."""
+    said: list[str] = []
+    with TemporaryDirectory(prefix="packetlake-bench-") as folder:
+        init_lake(Path(folder) / "lake")
+        pipeline = Pipeline(Path(folder) / "lake", config, lambda _, text: said.append(text))
+        pipeline.start_replay([SavefileSource(str(path))], Pace("max"))
+        while not pipeline.wait(0.2):
+            pass
+    packets = sum(totals.rows for totals in pipeline.totals.values())
+    if not packets:
+        raise StoreError(f"benchmark: nothing of {path} was written: {'; '.join(said)}")
+    return packets
 
 
-class Line:
-    """The engine's stages in a row, as its pipeline has them, without its threads."""
-
-    def __init__(self, lake: Path, config: EngineConfig) -> None:
-        init_lake(lake)
-        self.clock = StageClock()
-        self._frames, self._packets = FrameBatch(), PacketBatch()
-        self._decode = self.clock.timed("decode, entropy", Decoder().decode)
-        self._publisher = Publisher(lake, config, _fail)
-        self.clock.watch_parts(self._publisher)
-
-    def run(self, path: Path) -> int:
-        """A whole savefile; returns its packets. Everything is on disk afterwards."""
-        source, packets = SavefileSource(str(path)), 0
-        read = self.clock.timed("read, walk", source.read)
-        source.open()
-        result = ReadResult.MORE
-        while result is not ReadResult.END:
-            self._frames.clear()
-            result = read(self._frames)
-            if self._frames.count == 0:
-                continue
-            self._frames.source, self._frames.first_frame_no = source.name, packets + 1
-            self._publisher.take(self._frames, self._decode(self._frames, self._packets))
-            self._publisher.publish_due()
-            packets += self._frames.count
-        source.close()
-        self._publisher.end_source(source.name)
-        self._publisher.finish()
-        return packets
-
-
-def stage_costs(path: Path, frames: str = "full", runs: int = 5) -> dict[str, Figure]:
-    """CPU ns per packet of each stage, by name, and of everything together; the first run does not count."""
+def stage_costs(path: Path, frames: str = "full", runs: int = 5) -> dict[str, Any]:
+    """CPU ns per packet of each stage and of everything, and by thread; the first run does not count."""
     warmup.warm_up()
-    config = EngineConfig().override("frames", mode=frames).override("applications", budget=1.0)
-    taken: list[dict[str, float]] = []
-    with TemporaryDirectory() as folder:
-        line = Line(Path(folder) / "lake", config)
-        for _ in range(runs + 1):
-            line.clock.spent.clear()
-            began = time.process_time_ns()
-            packets = line.run(path)
-            total = time.process_time_ns() - began
-            row = {name: ns / packets for name, ns in line.clock.spent.items()}
-            row[REST] = (total - sum(line.clock.spent.values())) / packets
-            row["total"] = total / packets
-            taken.append(row)
-    names = [name for name in taken[1] if name not in (REST, "total")] + [REST, "total"]
-    return {name: figure([row.get(name, 0.0) for row in taken[1:]], "CPU ns/packet", LOWER) for name in names}
+    config = EngineConfig().override("frames", mode=frames, limit_bytes=max(1 << 30, 4 * path.stat().st_size))
+    config = config.override("applications", budget=1.0)
+    stages: defaultdict[str, list[float]] = defaultdict(list)
+    threads: defaultdict[str, list[float]] = defaultdict(list)
+    for run in range(runs + 1):
+        clock = StageClock()
+        began = time.process_time_ns()
+        with clock.installed():
+            packets = _run(path, config)
+        total = time.process_time_ns() - began
+        if run == 0:
+            continue
+        for name in dict.fromkeys(_STAGES.values()):
+            if name in clock.stages:
+                stages[name].append(clock.stages[name] / packets)
+        stages[REST].append((total - sum(clock.stages.values())) / packets)
+        stages[TOTAL].append(total / packets)
+        for name, ns in (clock.threads | {"main": total - sum(clock.threads.values())}).items():
+            threads[name].append(ns / packets)
+    return {"stages": _figures(stages), "threads": _figures(threads)}
+
+
+def _figures(taken: dict[str, list[float]]) -> dict[str, Figure]:
+    return {name: figure(values, "CPU ns/packet", LOWER) for name, values in taken.items()}
 
 
 def main() -> None:
@@ -148,10 +163,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", choices=("full", "off"), default="full", help="raw frames (full)")
     options = parser.parse_args()
-    costs = stage_costs(options.file, options.frames, options.runs)
-    print(f"CPU ns a packet, median of {options.runs} runs, smallest to largest (load {load():.1f})")
-    for name, cost in costs.items():
-        print(f"  {name:<20} {cost['median']:8.0f}   {cost['min']:.0f} to {cost['max']:.0f}")
+    try:
+        costs = stage_costs(options.file, options.frames, options.runs)
+    except EngineError as error:
+        raise SystemExit(f"benchmarks.stages: {error}") from None
+    for part, rows in costs.items():
+        print(f"CPU ns a packet by {part[:-1]}, median of {options.runs}, smallest to largest (load {load():.1f})")
+        for name, cost in rows.items():
+            print(f"  {name:<20} {cost['median']:8.0f}   {cost['min']:.0f} to {cost['max']:.0f}")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class _Reading:
     application: Application | None = None
     parser: Parser | None = None
     rejected: int = 0
+    noted: bool = False  # application and server name are in the flow's record
 
 
 class Applications:
@@ -145,8 +146,10 @@ class Applications:
             message = Message(data, times[n], bool(from_client), sequences[n], stop - start == lengths[n])
             self._counts.messages += 1
             done = self._hand_over(reading, message, candidates)
-            found |= _note(reading.flow, done, records[slot], row_0 + row, names)
+            if not reading.noted:
+                found |= _note(reading, records[slot], row_0 + row, names)
             if done:
+                records[slot, r.R_STATE] |= r.STATE_APP_DONE
                 del self._open[slot]
         return found
 
@@ -168,7 +171,7 @@ class Applications:
         if len(self._open) >= _MAX_OPEN:
             oldest = next(iter(self._open))
             self._finish(self._open.pop(oldest))
-        reading = self._open[slot] = _Reading(_facts(records[slot].tolist()))
+        reading = self._open[slot] = _Reading(_facts(records[slot, : r.R_LAST].tolist()))
         return reading
 
     def _hand_over(self, reading: _Reading, message: Message, candidates: int) -> bool:
@@ -247,20 +250,19 @@ class Applications:
         return counts
 
 
-def _note(flow: Flow, done: bool, record: NDArray[np.int64], packet: int, names: Names) -> bool:
+def _note(reading: _Reading, record: NDArray[np.int64], packet: int, names: Names) -> bool:
     """Write what is known of the flow into its record, application and name as first recognised. True if new."""
-    found = False
-    if flow.app and not record[r.R_STATE] >> r.STATE_APP:
+    flow = reading.flow
+    known_app, known_name = int(record[r.R_STATE]) >> r.STATE_APP != 0, record[r.R_NAME] != 0
+    new_app, new_name = bool(flow.app) and not known_app, bool(flow.server_name) and not known_name
+    if new_app:
         record[r.R_STATE] |= _NUMBER_OF[flow.app] << r.STATE_APP
         record[r.R_APP_SINCE] = packet
-        found = True
-    if flow.server_name and not record[r.R_NAME]:
+    if new_name:
         record[r.R_NAME] = names.number(flow.server_name)
         record[r.R_NAME_SINCE] = packet
-        found = True
-    if done:
-        record[r.R_STATE] |= r.STATE_APP_DONE
-    return found
+    reading.noted = (known_app or new_app) and (known_name or new_name)
+    return new_app or new_name
 
 
 def _facts(record: list[int]) -> Flow:

@@ -116,6 +116,19 @@ def _parser() -> argparse.ArgumentParser:
     dashboard = command("dashboard", _dashboard, "serve the dashboard over a lake without capturing")
     dashboard.add_argument("--port", type=int, help="port on 127.0.0.1 (default 8050, 0: any free one)")
     _lake(dashboard)
+    bench = command("bench", _bench, "measure this machine: stages, savefiles, live, other tools beside it")
+    bench.add_argument("--short", action="store_true", help="less of everything, in under a minute")
+    bench.add_argument("--only", action="append", metavar="SECTION", help="stages, offline, live or peers; repeatable")
+    bench.add_argument("--stages", action="store_true", help="the same as --only stages")
+    bench.add_argument("--capture", metavar="FILE", help="measure with this savefile too")
+    bench.add_argument("--json", metavar="FILE", help="write the result there")
+    bench.add_argument("--html", metavar="FILE", help="write it as a page with plots")
+    bench.add_argument(
+        "--compare", nargs=2, metavar=("OLD", "NEW"), help="only compare two results: better, worse, noise"
+    )
+    bench.add_argument(
+        "--nfstream-python", action="append", metavar="PATH", help="interpreter that has nfstream or scapy; repeatable"
+    )
     _lake(command("link", _link, "print a new one-time link to the running dashboard"))
     command("interfaces", _interfaces, "list what can be captured")
     config = command("config", _config, "print the configuration as TOML")
@@ -338,6 +351,12 @@ def _geoip(options: argparse.Namespace) -> int:
         if value:
             print(f"{name.replace('_', ' ')}: {value}")  # noqa: T201
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from benchmarks import suite
+
+    return suite.main(options)
 
 
 def _interfaces(_: argparse.Namespace) -> int:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VERSION: Final = 1  # of the file, the features and their scales
-_FIELDS: Final = ("samples", "rows", "first_us", "last_us", "made_s", "factor", "lowest", "per_cell")
+_WHOLE: Final = ("samples", "rows", "first_us", "last_us")
+_FIELDS: Final = (*_WHOLE, "made_s", "factor", "lowest", "per_cell")
 _ARRAYS: Final = {"steps": np.int16, "starts": np.int64, "depths": np.int32, "table": np.float64}
 _EULER: Final = 0.577215664901532860606512090082402431
 
@@ -99,10 +100,10 @@ class Forest:
                 header = json.loads(bytes(file["header"]))
                 if header["version"] != VERSION or tuple(header["features"]) != q.FEATURES:
                     raise ConfigError(f"model {path} is of another version of the engine; delete it to train a new one")
-                numbers = {name: float(header[name]) for name in _FIELDS}
-                arrays = {name: np.ascontiguousarray(file[name]) for name in _ARRAYS}
-            whole = {name: int(numbers.pop(name)) for name in ("samples", "rows", "first_us", "last_us")}
-            forest = Forest(**arrays, **numbers, **whole)
+                values: dict[str, Any] = {name: float(header[name]) for name in _FIELDS}
+                values |= {name: int(header[name]) for name in _WHOLE}
+                values |= {name: np.ascontiguousarray(file[name]) for name in _ARRAYS}
+            forest = Forest(**values)
             problem = _problem(forest)
         except OSError as error:
             reason = error.strerror or "not a model file"

@@ -37,7 +37,6 @@ _SOURCES: Final = 256
 _QUIET_S: Final = 1.5  # without packets for so long, the newest second is over
 _ENDED: Final = np.iinfo(np.int64).max
 _NEVER: Final = np.iinfo(np.int64).min
-_MAX_US: Final = np.iinfo(np.int64).max // kernel.US_PER_MINUTE
 
 
 class Rollups:
@@ -147,22 +146,9 @@ class Rollups:
         used = half[half[:, kernel.W_TAG] != 0]
         half[:, kernel.W_TAG] = 0
         self._state[kernel.T_TALKERS] = self._state[kernel.T_LIMIT] = 0
-        kind = 3 << kernel.TAG_KIND
-        group = used[:, kernel.W_TAG] & ~kind
-        is_key = used[:, kernel.W_TAG] >> kernel.TAG_KIND & 3 < kernel.IS_REST
-        order = np.lexsort((used[:, kernel.W_LO], -used[:, kernel.W_BYTES], ~is_key, group))
-        used, group, is_key = used[order], group[order], is_key[order]
-        begins = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-        rank = np.arange(len(used)) - np.repeat(begins, np.diff(np.r_[begins, len(used)]))
-        light = is_key & (rank >= self._top)
-        used[light, kernel.W_TAG] = group[light] | kernel.IS_REST << kernel.TAG_KIND
-        rest = used[:, kernel.W_TAG] >> kernel.TAG_KIND & 3 == kernel.IS_REST
-        tags, which = np.unique(used[rest, kernel.W_TAG], return_inverse=True)
-        sums = np.zeros((len(tags), kernel.N_WORDS), np.int64)
-        sums[:, kernel.W_TAG] = tags
-        for word in (kernel.W_PACKETS, kernel.W_BYTES, kernel.W_KEYS):
-            np.add.at(sums[:, word], which, used[rest, word])
-        self._waiting.append(("rollup_1m", _talker_rows(np.concatenate([used[~rest], sums]), self._sources)))
+        if len(used):
+            rows = heaviest(_by_dimension(used), self._top)
+            self._waiting.append(("rollup_1m", _talker_rows(rows, self._sources)))
 
     def warm_up(self, packets: k.PacketBatch, ips: AddressTable) -> None:
         """Compile the kernels: on an empty batch."""
@@ -201,34 +187,73 @@ def _second_rows(records: Words, sources: list[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _talker_rows(records: Words, sources: list[str]) -> pa.RecordBatch:
-    """Records of the table of talkers as rows of `rollup_1m`."""
+# --- talkers: int64[n, N_COLUMNS], a row per dimension, key and minute ------------------------------------------------
+DIMENSIONS: Final = ("src_ip", "dst_ip", "port")
+C_MINUTE, C_SOURCE, C_DIMENSION, C_KIND, C_HI, C_LO, C_KEYS, C_PACKETS, C_BYTES, N_COLUMNS = range(10)
+
+
+def _by_dimension(records: Words) -> Words:
+    """Records of the table of talkers as rows: one for what an address sent, one for what it received, one of a port."""
     tag = records[:, kernel.W_TAG]
-    records = records[np.lexsort((-records[:, kernel.W_BYTES], tag >> kernel.TAG_DIMENSION & 3, tag >> kernel.TAG_MINUTE))]
-    tag = records[:, kernel.W_TAG]
-    kind, dimension = tag >> kernel.TAG_KIND & 3, tag >> kernel.TAG_DIMENSION & 3
-    is_key = kind < kernel.IS_REST
-    minute = np.clip(tag >> kernel.TAG_MINUTE, -_MAX_US, _MAX_US)
+    kind, port = tag >> kernel.TAG_KIND & 3, tag >> kernel.TAG_PORT & 1 == 1
+    parts = []
+    for dimension, (packets, shift) in enumerate(((kernel.W_SENT, 0), (kernel.W_RECEIVED, 32), (kernel.W_SENT, 0))):
+        chosen = (port == (DIMENSIONS[dimension] == "port")) & (records[:, packets] > 0)
+        some = records[chosen]
+        rows = np.empty((len(some), N_COLUMNS), np.int64)
+        rows[:, C_MINUTE], rows[:, C_SOURCE] = tag[chosen] >> kernel.TAG_MINUTE, tag[chosen] >> kernel.TAG_SOURCE & 0xFF
+        rows[:, C_DIMENSION], rows[:, C_KIND] = dimension, kind[chosen]
+        rows[:, C_HI : C_LO + 1] = some[:, kernel.W_HI : kernel.W_LO + 1]
+        rows[:, C_KEYS] = np.where(kind[chosen] < kernel.IS_REST, 1, some[:, kernel.W_KEYS] >> shift & 0xFFFFFFFF)
+        rows[:, C_PACKETS : C_BYTES + 1] = some[:, packets : packets + 2]
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+def heaviest(rows: Words, top: int) -> Words:
+    """The `top` keys of each minute, source and dimension that have most bytes; the others summed into one rest."""
+    is_key = rows[:, C_KIND] < kernel.IS_REST
+    order = np.lexsort(
+        (rows[:, C_LO], rows[:, C_HI], -rows[:, C_BYTES], ~is_key, rows[:, C_SOURCE], rows[:, C_DIMENSION], rows[:, C_MINUTE])
+    )  # fmt: skip
+    rows, is_key = rows[order], is_key[order]
+    begins = np.flatnonzero(np.r_[True, (rows[1:, :C_KIND] != rows[:-1, :C_KIND]).any(axis=1)])
+    group = np.repeat(np.arange(len(begins)), np.diff(np.r_[begins, len(rows)]))
+    rank = np.arange(len(rows)) - begins[group]
+    rest = (is_key & (rank >= top)) | (rows[:, C_KIND] == kernel.IS_REST)
+    groups, which = np.unique(group[rest], return_inverse=True)
+    sums = np.zeros((len(groups), N_COLUMNS), np.int64)
+    sums[:, :C_KIND] = rows[begins[groups], :C_KIND]
+    sums[:, C_KIND] = kernel.IS_REST
+    for column in (C_KEYS, C_PACKETS, C_BYTES):
+        np.add.at(sums[:, column], which, rows[rest, column])
+    return np.concatenate([rows[~rest], sums])
+
+
+def _talker_rows(rows: Words, sources: list[str]) -> pa.RecordBatch:
+    """Rows of talkers as rows of `rollup_1m`."""
+    rows = rows[np.lexsort((-rows[:, C_BYTES], rows[:, C_DIMENSION], rows[:, C_SOURCE], rows[:, C_MINUTE]))]
     arrays = [
-        _times(minute * kernel.US_PER_MINUTE),
-        _texts(tag >> kernel.TAG_SOURCE & 0xFF, sources),
-        _texts(dimension, list(kernel.DIMENSIONS)),
-        _keys(records, dimension, is_key),
-        *(pa.array(np.ascontiguousarray(records[:, word])) for word in (kernel.W_KEYS, kernel.W_PACKETS, kernel.W_BYTES)),
+        _times(rows[:, C_MINUTE] * kernel.US_PER_MINUTE),
+        _texts(rows[:, C_SOURCE], sources),
+        _texts(rows[:, C_DIMENSION], list(DIMENSIONS)),
+        _keys(rows),
+        *(pa.array(np.ascontiguousarray(rows[:, column])) for column in (C_KEYS, C_PACKETS, C_BYTES)),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema("rollup_1m"))
 
 
-def _keys(records: Words, dimension: Words, is_key: NDArray[np.bool_]) -> pa.Array:
+def _keys(rows: Words) -> pa.Array:
     """The keys as text: an address, or as in '443 tcp'; NULL for a rest."""
-    port = is_key & (dimension == kernel.BY_PORT)
+    is_key = rows[:, C_KIND] < kernel.IS_REST
+    port = is_key & (rows[:, C_DIMENSION] == DIMENSIONS.index("port"))
     ip = is_key & ~port
-    entries = np.ascontiguousarray(records[ip][:, [kernel.W_HI, kernel.W_LO]].T).view(np.uint64)
-    kinds = (records[ip, kernel.W_TAG] >> kernel.TAG_KIND & 3).astype(np.uint8)
+    entries = np.ascontiguousarray(rows[ip, C_HI : C_LO + 1].T).view(np.uint64)
+    kinds = rows[ip, C_KIND].astype(np.uint8)
     n = len(kinds)
     offsets, text = np.zeros(n + 1, np.int32), np.empty(max(1, n) * address.MAX_TEXT, np.uint8)
     address.format_addresses(entries, kinds, n, offsets, text)
-    texts = np.full(len(records), None, object)
+    texts = np.full(len(rows), None, object)
     texts[ip] = pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(text)).to_pylist()
-    texts[port] = [f"{p & 0xFFFF} {'udp' if p >> 16 else 'tcp'}" for p in records[port, kernel.W_LO].tolist()]
+    texts[port] = [f"{p & 0xFFFF} {'udp' if p >> 16 else 'tcp'}" for p in rows[port, C_LO].tolist()]
     return pa.array(texts, pa.string()).dictionary_encode()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TRAINING_S: Final = 300.0  # a trainer that takes longer is stopped
 _RETRY_S: Final = 600.0  # after one has failed
-_ONE_THREAD: Final = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def model_path(lake: Path, sensor: str) -> Path:

@@ -15,8 +15,8 @@ from engine.jit import cache_is_warm, mark_warm
 from engine.kernels import frames as frame_records
 from engine.kernels import walk
 from engine.packets import N_FRAME, FrameBatch, PacketBatch
-from engine.scoring import Reservoir, Scorer
 from engine.rollups import Rollups
+from engine.scoring import Reservoir, Scorer
 
 __all__ = ["cache_is_warm", "warm_up"]
 

@@ -27,14 +27,14 @@ NO_PROTO = 256
 # --- records of the table of talkers ----------------------------------------------------------------------------
 (
     W_TAG,  # 0: free, else TAG_*
-    W_HI, W_LO, W_PACKETS, W_BYTES,
-    W_KEYS,  # how many keys the record stands for
-) = range(6)  # fmt: skip
-# W_TAG: in use 1 bit, dimension 2, what kind of key 2, source 8, minute since the epoch (signed).
-TAG_DIMENSION, TAG_KIND, TAG_SOURCE, TAG_MINUTE = 1, 3, 5, 13
-DIMENSIONS = ("src_ip", "dst_ip", "port")
-BY_SRC, BY_DST, BY_PORT = range(3)
-IS_IPV4, IS_IPV6, IS_REST, IS_NONE = range(4)  # a port is an IS_IPV4 of its number and protocol; rest and none add up
+    W_HI, W_LO,  # the address; or 0 and the port
+    W_SENT, W_SENT_BYTES,  # packets from an address; of a port, all
+    W_RECEIVED, W_RECEIVED_BYTES,  # packets to it
+    W_KEYS,  # of a rest: how many addresses sent | how many received << 32
+) = range(8)  # fmt: skip
+# W_TAG: in use 1 bit, is a port 1, what kind of key 2, source 8, minute since the epoch (signed).
+TAG_PORT, TAG_KIND, TAG_SOURCE, TAG_MINUTE = 1, 2, 4, 12
+IS_IPV4, IS_IPV6, IS_REST, IS_NONE = range(4)  # a port is IS_IPV4 or one of the latter two
 
 PORTS = 1 << 17  # numbers of a port: 16 bits, then 1 for UDP
 
@@ -78,18 +78,19 @@ def _second(seconds, key, second, state):
 
 
 @helper
-def _add(talkers, tag, hi, lo, packets, size, keys, state):
-    """Add to a talker's record, of which there is one free."""
+def _add(talkers, tag, hi, lo, sent, sent_bytes, received, received_bytes, keys, state):
+    """Add to a talker's record. The caller has made sure that one is free."""
     slots = talkers.shape[0] >> 1
     first = state[T_HALF] * slots
     s = _mix(hi, lo, tag, slots - 1)
     while talkers[first + s, W_TAG] != 0:
         at = first + s
         if talkers[at, W_TAG] == tag and talkers[at, W_LO] == lo and talkers[at, W_HI] == hi:
-            talkers[at, W_PACKETS] += packets
-            talkers[at, W_BYTES] += size
-            if (tag >> TAG_KIND) & 3 == IS_REST:
-                talkers[at, W_KEYS] += keys
+            talkers[at, W_SENT] += sent
+            talkers[at, W_SENT_BYTES] += sent_bytes
+            talkers[at, W_RECEIVED] += received
+            talkers[at, W_RECEIVED_BYTES] += received_bytes
+            talkers[at, W_KEYS] += keys
             return
         s = (s + 1) & (slots - 1)
     at = first + s
@@ -97,8 +98,10 @@ def _add(talkers, tag, hi, lo, packets, size, keys, state):
     talkers[at, W_TAG] = tag
     talkers[at, W_HI] = hi
     talkers[at, W_LO] = lo
-    talkers[at, W_PACKETS] = packets
-    talkers[at, W_BYTES] = size
+    talkers[at, W_SENT] = sent
+    talkers[at, W_SENT_BYTES] = sent_bytes
+    talkers[at, W_RECEIVED] = received
+    talkers[at, W_RECEIVED_BYTES] = received_bytes
     talkers[at, W_KEYS] = keys
 
 
@@ -114,7 +117,7 @@ def _width(value):
 
 @helper
 def _prune(talkers, state):
-    """Make room: of the talkers at most an eighth of the table stays, the lighter ones go into the rest of their group.
+    """Make room: of the talkers at most an eighth of the table stays, the lighter ones go into the rest of their minute.
 
     The other half of the array becomes the table, and this one is emptied.
     """
@@ -124,31 +127,31 @@ def _prune(talkers, state):
         state[T_WIDTHS + b] = 0
     for s in range(old, old + slots):
         if talkers[s, W_TAG] != 0 and (talkers[s, W_TAG] >> TAG_KIND) & 3 < IS_REST:
-            state[T_WIDTHS + _width(talkers[s, W_BYTES])] += 1
+            state[T_WIDTHS + _width(max(talkers[s, W_SENT_BYTES], talkers[s, W_RECEIVED_BYTES]))] += 1
     room, bar = slots >> 3, 63
     while bar > 0 and state[T_WIDTHS + bar] <= room:
         room -= state[T_WIDTHS + bar]
         bar -= 1
     state[T_HALF] = 1 - state[T_HALF]
     state[T_TALKERS] = 0
-    rest = np.int64(3) << TAG_KIND
+    kinds = np.int64(3) << TAG_KIND
     for s in range(old, old + slots):
-        tag = talkers[s, W_TAG]
+        tag, hi, lo, keys = talkers[s, W_TAG], talkers[s, W_HI], talkers[s, W_LO], talkers[s, W_KEYS]
         if tag == 0:
             continue
-        packets, size, keys = talkers[s, W_PACKETS], talkers[s, W_BYTES], talkers[s, W_KEYS]
-        if (tag >> TAG_KIND) & 3 >= IS_REST or _width(size) > bar:
-            _add(talkers, tag, talkers[s, W_HI], talkers[s, W_LO], packets, size, keys, state)
-        else:
-            tag = (tag & ~rest) | (IS_REST << TAG_KIND)
-            _add(talkers, tag, 0, 0, packets, size, keys, state)
+        sent, received = talkers[s, W_SENT], talkers[s, W_RECEIVED]
+        sent_bytes, received_bytes = talkers[s, W_SENT_BYTES], talkers[s, W_RECEIVED_BYTES]
+        if (tag >> TAG_KIND) & 3 < IS_REST and _width(max(sent_bytes, received_bytes)) <= bar:
+            tag, hi, lo = (tag & ~kinds) | (IS_REST << TAG_KIND), np.int64(0), np.int64(0)
+            keys = np.int64(sent > 0) | np.int64(received > 0) << 32
+        _add(talkers, tag, hi, lo, sent, sent_bytes, received, received_bytes, keys, state)
         talkers[s, W_TAG] = 0
     state[T_LIMIT] = max(slots >> 1, state[T_TALKERS] + (slots >> 3))
 
 
 @helper
-def _tag(dimension, kind, source, minute):
-    return 1 | dimension << TAG_DIMENSION | kind << TAG_KIND | source << TAG_SOURCE | minute << TAG_MINUTE
+def _tag(port, kind, source, minute):
+    return 1 | port << TAG_PORT | kind << TAG_KIND | source << TAG_SOURCE | minute << TAG_MINUTE
 
 
 @helper
@@ -159,34 +162,29 @@ def _settle(entries, kinds, counts, met, n_met, ports, ports_met, n_ports, sourc
     for j in range(n_met):
         if j + _AHEAD < n_met:
             n = np.int64(met[j + _AHEAD])
-            for side in range(2):
-                tag = _tag(side, np.int64(kinds[n]), source, minute)
-                at = _mix(np.int64(entries[0, n]), np.int64(entries[1, n]), tag, mask)
-                prefetch(talkers, (half + at) * N_WORDS)
+            tag = _tag(0, np.int64(kinds[n]), source, minute)
+            prefetch(talkers, (half + _mix(np.int64(entries[0, n]), np.int64(entries[1, n]), tag, mask)) * N_WORDS)
+        if state[T_TALKERS] >= state[T_LIMIT]:
+            _prune(talkers, state)
         n = np.int64(met[j])
+        tag = _tag(0, np.int64(kinds[n]), source, minute)
         hi, lo = np.int64(entries[0, n]), np.int64(entries[1, n])
-        kind = np.int64(kinds[n])
-        for side in range(2):
-            if counts[n, 2 * side]:
-                if state[T_TALKERS] >= state[T_LIMIT]:
-                    _prune(talkers, state)
-                tag = _tag(side, kind, source, minute)
-                _add(talkers, tag, hi, lo, counts[n, 2 * side], counts[n, 2 * side + 1], 1, state)
-            counts[n, 2 * side] = 0
-            counts[n, 2 * side + 1] = 0
+        _add(talkers, tag, hi, lo, counts[n, 0], counts[n, 1], counts[n, 2], counts[n, 3], 0, state)
+        for word in range(4):
+            counts[n, word] = 0
     for j in range(n_ports):
         n = np.int64(ports_met[j])
         if state[T_TALKERS] >= state[T_LIMIT]:
             _prune(talkers, state)
-        _add(talkers, _tag(BY_PORT, IS_IPV4, source, minute), 0, n, ports[n, 0], ports[n, 1], 1, state)
+        _add(talkers, _tag(1, IS_IPV4, source, minute), 0, n, ports[n, 0], ports[n, 1], 0, 0, 0, state)
         ports[n, 0] = 0
         ports[n, 1] = 0
-    if state[T_NO_IP]:
-        for side in range(2):
-            _add(talkers, _tag(side, IS_NONE, source, minute), 0, 0, state[T_NO_IP], state[T_NO_IP_BYTES], 0, state)
-    if state[T_NO_PORT]:
-        tag = _tag(BY_PORT, IS_NONE, source, minute)
-        _add(talkers, tag, 0, 0, state[T_NO_PORT], state[T_NO_PORT_BYTES], 0, state)
+    n, size = state[T_NO_IP], state[T_NO_IP_BYTES]
+    if n:
+        _add(talkers, _tag(0, IS_NONE, source, minute), 0, 0, n, size, n, size, 0, state)
+    n, size = state[T_NO_PORT], state[T_NO_PORT_BYTES]
+    if n:
+        _add(talkers, _tag(1, IS_NONE, source, minute), 0, 0, n, size, 0, 0, 0, state)
     for word in range(T_NO_IP, T_NO_PORT_BYTES + 1):
         state[word] = 0
 
