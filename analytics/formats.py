@@ -197,10 +197,15 @@ def _cell(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e15 else repr(value)
+    text = one_line_text(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+def one_line_text(value: object) -> str:
+    """Any value on one line and without characters that move a terminal's cursor, whole."""
     text = value if isinstance(value, str) else _json(value).strip('"') if isinstance(value, dict | list) else str(
         value if isinstance(value, Decimal | int) else _plain(value))  # fmt: skip
-    text = "".join(c if unicodedata.category(c)[0] != "C" else "·" for c in text)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+    return "".join(c if unicodedata.category(c)[0] != "C" else "·" for c in text)
 
 
 def _width(text: str) -> int:

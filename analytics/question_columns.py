@@ -21,6 +21,8 @@ QUESTIONS: Final = {
     "new_hosts": "Who was not here before?",
     "new_services": "What is served that was not before?",
     "bytes_by_country": "Where do the bytes go?",
+    "alerts": "What happened that somebody should look at?",
+    "mutes": "What does nobody want to hear of?",
 }
 
 
@@ -221,6 +223,43 @@ flows BIGINT Flows with an end there
 bytes BIGINT Bytes on the wire, both directions
 sent BIGINT Sent there
 received BIGINT Came from there
+""",
+    "alerts": """
+incident_id VARCHAR Name of the incident, for `engine alerts show`
+first_seen TIMESTAMP When it began
+last_seen TIMESTAMP Its newest finding
+kind VARCHAR What it is: port_scan, syn_flood, signature and so on
+severity VARCHAR low, medium, high or critical: the highest seen
+src_ip VARCHAR Who does it; NULL where many would stand
+dst_ip VARCHAR To whom; NULL where many would stand
+count BIGINT Observations that it stands for
+why VARCHAR The reason in one sentence with numbers
+evidence VARCHAR JSON: the newest numbers by name, under `first` those of the beginning, under `peak` larger ones
+confidence FLOAT 0 to 1
+status VARCHAR open until somebody acknowledged it, then acknowledged
+active BOOLEAN It still goes on
+acknowledged_by VARCHAR The user who did
+acknowledged_at TIMESTAMP When
+note VARCHAR The newest remark
+notes BIGINT How many remarks there are; all of them are in `alert_events`
+dst_port BIGINT Port, when it was always the same
+proto BIGINT Protocol number, when it was always the same
+domain VARCHAR Domain, when it was always the same
+source VARCHAR Interface, or savefile path
+sensor VARCHAR The sensor that saw it; operator for those that somebody entered
+flow_ids BIGINT[] Some of its flows
+packets BIGINT[] frame_no of some of its packets within `source`
+reported_by VARCHAR `engine`, or the user who entered it
+""",
+    "mutes": """
+kind VARCHAR Incidents of this kind; NULL: of all
+src_ip VARCHAR From this address or network; NULL: from all
+dst_ip VARCHAR To this address or network; NULL: to all
+muted_at TIMESTAMP Since when
+muted_until TIMESTAMP Until when; NULL: until it is taken back
+muted_by VARCHAR The user who did it
+note VARCHAR Why
+active BOOLEAN It still holds
 """,
 }
 

@@ -19,7 +19,9 @@ from analytics.question_columns import COLUMNS, QUESTIONS
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_FILES: Final = ("ranges", "connections", "services", "hosts", "beacons", "dns", "fingerprints", "table_between")
+_FILES: Final = (
+    "ranges", "connections", "services", "hosts", "beacons", "dns", "fingerprints", "alerts", "table_between",
+)  # fmt: skip
 # DuckDB plans a view when it is created, with everything below it: 30 ms for these views, and a listing of all
 # segments for each time that `flows` is named. So views are created over macros that have the columns and nothing
 # else, and these then make way for the real ones. A macro is planned too when it is created, but only up to what

@@ -42,6 +42,7 @@ _ABOUT: Final = {
     "flows": "connections, long ones in parts",
     "capture_stats": "what was captured and lost, by second",
     "addresses": "every address, when first seen",
+    "alert_events": "changes of alerts, and what operators said",
     **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),
     "geo": "what kind of address it is, and where",
     **QUESTIONS,

@@ -4,8 +4,9 @@
     con.execute("SELECT count(*) FROM packets WHERE date = '2026-11-24' AND src_ip <<= '10.0.0.0/8'").fetchone()
 
 Every reader has its own in-memory database; nothing is locked, and each query sees the segments that are published
-when it starts. A view reads with the schema of `engine.packets` given to it, not with one found in the files: so
-planning opens no segment, a segment of an older version lacks a column without harm (NULL), and a condition on
+when it starts: a view reads the files that `lake_segments` lists, a function of ours which DuckDB evaluates when it
+plans a query (`analytics.listing`; four times as fast as DuckDB's own pattern). A view reads with the schema of
+`engine.packets` given to it, not with one found in the files: so planning opens no segment, a segment of an older version lacks a column without harm (NULL), and a condition on
 `sensor`, `date` or `hour` leaves the other segments unopened, damaged ones included. Put one on every query that
 has a time range: without it, each segment's footer is read.
 
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
+from analytics.listing import live_segments
 from engine.errors import StoreError
 from engine.schema import SQL_TYPES, Column
 from engine.tables import TABLES
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 SETTINGS: Final = ".settings"
 UNTRUSTED_MEMORY: Final = "1GB"
 UNTRUSTED_THREADS: Final = 2
-_SEGMENTS: Final = "*/*/*/*.parquet"  # sensor=/date=/hour=/; unfinished files end in .inprogress
 
 
 def connect(
@@ -93,7 +94,7 @@ def lock(
     A time limit is the caller's: `con.interrupt()` from another thread.
     """
     root = Path(lake).expanduser().absolute()
-    roots = [root, _shadow(root)] if not all(_has_segment(root / table) for table in TABLES) else [root]
+    roots = [root, _shadow(root)] if not all(live_segments(root, table) for table in TABLES) else [root]
     con.execute("SET temp_directory = ''")
     con.execute(f"SET threads = {int(threads or UNTRUSTED_THREADS)}")
     con.execute(f"SET memory_limit = {_text(memory_limit or UNTRUSTED_MEMORY)}")
@@ -125,22 +126,32 @@ def _create_views(con: DuckDBPyConnection, root: Path) -> None:
     from analytics.geo import register
 
     con.execute((files("analytics") / "sql" / "addresses.sql").read_text())
+    register_listing(con, root)
     for table in TABLES:
-        con.execute(view_sql(table, root))
+        con.execute(view_sql(table))
     register(con, root)
     questions.create(con)
 
 
-def view_sql(table: str, root: Path) -> str:
+def register_listing(con: DuckDBPyConnection, root: Path) -> None:
+    """Give the connection `lake_segments(table)`: the files that a query reads. DuckDB calls it while it plans."""
+
+    escaped = _escaped(root)
+
+    def lake_segments(table: str) -> list[str]:
+        found = (table in TABLES and live_segments(root, table)) or [_empty_segment(root, table)]
+        return found if escaped == str(root) else [_escaped(path) for path in found]  # DuckDB takes them for patterns
+
+    con.create_function("lake_segments", lake_segments, ["VARCHAR"], "VARCHAR[]")  # type: ignore[list-item,arg-type]
+
+
+def view_sql(table: str) -> str:
     """CREATE VIEW of a table of the lake: its columns in order, then sensor, date and hour from the path.
 
-    DuckDB plans a view when it is created, which would list every segment of the lake (6 us each) to connect. So the
-    view is made over a macro that has the columns and reads nothing, and the macro that reads takes its place. That
-    one is not planned yet, since the files are its parameter.
+    DuckDB plans a view when it is created, which would list every segment of the lake to connect. So the view is made
+    over a macro that has the columns and reads nothing, and the macro that reads takes its place. That one is not
+    planned yet, since the files are its parameter.
     """
-    base, segments = root / table, _SEGMENTS
-    if not _has_segment(base):  # DuckDB refuses a pattern that matches nothing
-        base, segments = _shadow(root) / table, "*/" + _SEGMENTS
     columns = TABLES[table]
     shown = [_shown(c) for c in columns]
     # Not DuckDB's own hive_partitioning: it excludes a given schema, and then planning opens every segment.
@@ -150,12 +161,12 @@ def view_sql(table: str, root: Path) -> str:
         "TRY_CAST(substr(split_part(filename, '/', -3), 6) AS DATE) AS date",
         "TRY_CAST(substr(split_part(filename, '/', -2), 6) AS INTEGER) AS hour",
     ]
-    pattern = _text(f"{_escaped(base)}/{segments}")
     nulls = [f'NULL::{SQL_TYPES[c.type]} AS "{c.name}"' for c in columns]
     nulls += ["NULL::VARCHAR AS sensor", "NULL::DATE AS date", "NULL::INTEGER AS hour"]
     macro = f"CREATE OR REPLACE MACRO _{table}(files) AS TABLE SELECT"
+    files = f"lake_segments({_text(table)})"
     return (
-        f"{macro} {', '.join(nulls)}; CREATE OR REPLACE VIEW {table} AS FROM _{table}({pattern}); "
+        f"{macro} {', '.join(nulls)}; CREATE OR REPLACE VIEW {table} AS FROM _{table}({files}); "
         f"{macro} {', '.join(shown)} FROM read_parquet(files, filename = true, schema = {schema_sql(table)})"
     )
 
@@ -177,31 +188,32 @@ def _shown(column: Column) -> str:
     return f'{column.sql} AS "{column.name}"' if column.sql else f'"{column.name}"'
 
 
-def _escaped(path: Path) -> str:
+def _escaped(path: Path | str) -> str:
     """The path as part of a pattern: `[`, `*` and `?` in a directory's name are no pattern."""
     return re.sub(r"([\[*?])", r"[\1]", str(path))
 
 
-def _has_segment(base: Path) -> bool:
-    return next(base.glob(_SEGMENTS), None) is not None
-
-
 @cache
 def _shadow(root: Path) -> Path:
-    """A temporary directory that stands in for the lake's where a table has no segment yet; one per process and lake.
+    """A temporary directory of empty segments, one per process and lake, for tables that have none.
 
     `engine` gives each table an empty first segment, so it is needed only for a lake that lost one or is older than
-    a table. `<shadow>/<table>/` holds an empty segment, so that the pattern always matches, and a link to the lake's
-    own directory, so that segments are seen when they come.
+    a table.
     """
     shadow = Path(tempfile.mkdtemp(prefix="packetlake-"))
     atexit.register(shutil.rmtree, shadow, ignore_errors=True)
-    for table in TABLES:
-        empty = shadow / table / "empty" / "sensor=none/date=1970-01-01/hour=00"
-        empty.mkdir(parents=True)
-        duckdb.connect().execute(f"COPY (SELECT 0 AS nothing WHERE false) TO {_text(str(empty / 'empty.parquet'))}")
-        (shadow / table / "lake").symlink_to(root / table)
     return shadow
+
+
+def _empty_segment(root: Path, table: str) -> str:
+    """A segment without rows that stands in for a table without segments: DuckDB refuses to read no file."""
+    path = _shadow(root) / table / "sensor=none/date=1970-01-01/hour=00/empty.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_name(secrets.token_hex(8))
+        duckdb.connect().execute(f"COPY (SELECT 0 AS nothing WHERE false) TO {_text(str(made))} (FORMAT parquet)")
+        made.rename(path)
+    return str(path)
 
 
 def _text(value: str) -> str:

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
         forest = train(rows, options.trees, options.samples, (options.first_us, options.last_us))
         forest.save(options.model)
-    except (OSError, ValueError, MemoryError, EngineError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, EngineError) as error:
         sys.stderr.write(f"{options.model}: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n")
         return 1
     return 0

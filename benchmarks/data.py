@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import sessions
 from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult
+from engine.errors import TruncatedFile
 from engine.packets import FrameBatch
 
 SIZES = (64, 1514)
@@ -103,7 +104,10 @@ def copy_capture(capture: str | Path, path: Path, limit: int | None = None) -> t
     with path.open("wb") as file:
         while result is not ReadResult.END and seen != limit:
             batch.clear()
-            result = source.read(batch)
+            try:
+                result = source.read(batch)
+            except TruncatedFile:  # its whole frames were read
+                break
             seen += batch.count
             for ts, at, caplen, wirelen, link in batch.frames[:, : batch.count].T.tolist():
                 if not frames:
@@ -111,7 +115,7 @@ def copy_capture(capture: str | Path, path: Path, limit: int | None = None) -> t
                     file.write(_HEAD[:20] + struct.pack("<I", link_type))
                 if link == link_type:
                     file.write(struct.pack("<IIII", ts // 10**9, ts % 10**9 // 1000, caplen, wirelen))
-                    file.write(batch.arena[at : at + caplen])
+                    file.write(batch.arena[at : at + caplen].tobytes())
                     frames, size = frames + 1, size + wirelen
     source.close()
     return frames, size, link_type

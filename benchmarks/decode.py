@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import dpkt
@@ -142,11 +143,11 @@ def main() -> None:
         for size in SIZES:
             path = write_pcap(folder / f"{size}.pcap", size, FRAMES[size])
             row = {
-                "engine_ns": cpu_ns(lambda path=path: ours(path)),
-                "engine_read_ns": cpu_ns(lambda path=path: ours(path, decode=False)),
-                "dpkt_ns": cpu_ns(lambda path=path: dpkt_parse(path, 3000), 3),
-                "dpkt_entropy_ns": cpu_ns(lambda path=path: dpkt_parse(path, 3000, entropy=True), 3),
-                "pypcap_loop_ns": cpu_ns(lambda path=path: pypcap_loop(path, 3000), 3),
+                "engine_ns": cpu_ns(partial(ours, path)),
+                "engine_read_ns": cpu_ns(partial(ours, path, decode=False)),
+                "dpkt_ns": cpu_ns(partial(dpkt_parse, path, 3000), 3),
+                "dpkt_entropy_ns": cpu_ns(partial(dpkt_parse, path, 3000, entropy=True), 3),
+                "pypcap_loop_ns": cpu_ns(partial(pypcap_loop, path, 3000), 3),
                 **measure_entropy(size, folder),
             }
             figures[str(size)] = row

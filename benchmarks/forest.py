@@ -2,8 +2,8 @@
 
     python -m benchmarks.forest [--capture FILE] [--json FILE]
 
-One thread, CPU time, median of the runs. A capture's packets are decoded first, and repeated in blocks of the largest
-batch until there are enough. `generated` is a made mix of services and clients, `random` is random in every feature.
+One thread, CPU time, median of the runs. A capture's packets are decoded first, and repeated when they are fewer than
+100,000. `generated` is a made mix of services and clients, `random` is random in every feature.
 "ours" is the kernel; "with features" begins with the decoded rows and ends with the column. The candidate that lost,
 a walk down the trees level by level over blocks of rows, is measured beside it.
 """

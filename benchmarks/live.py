@@ -33,8 +33,9 @@ def capture(wire: Wire, path: Path, rate: str, count: int) -> tuple[int, int, fl
     for batch in batches:  # first touch of memory is not what is measured
         batch.arena[:] = 0
         batch.frames[:] = 0
+    pps = "0" if rate == "top" else rate
     words = ["ip", "netns", "exec", wire.there, sys.executable, "-m", "benchmarks.sender", "--iface", wire.send,
-             "--file", str(path), "--pps", "0" if rate == "top" else rate, "--count", str(count), "--seconds", "60"]  # fmt: skip
+             "--file", str(path), "--pps", pps, "--count", str(count), "--seconds", "60"]  # fmt: skip
     sender = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     poller = select.poll()
     poller.register(source.fileno(), select.POLLIN)

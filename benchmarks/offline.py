@@ -16,7 +16,7 @@ from benchmarks.data import copy_capture
 from benchmarks.measure import HIGHER, LOWER, Cost, figure, run, tree_bytes
 from engine.errors import StoreError
 
-ENGINE = (sys.executable, "-m", "engine")
+ENGINE: tuple[str | Path, ...] = (sys.executable, "-m", "engine")
 _SUMMARY = re.compile(r"([\d,]+) packets, ([\d,]+) bytes on the wire in [\d.]+ s: ([\d,]+) packets/s")
 _RAW = "frames"  # the folder of raw frames within a lake
 

@@ -8,7 +8,6 @@ with them within half a second of the last one: buffers alone cannot hold a rate
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -78,9 +77,11 @@ def _arrived(wire: Wire) -> int:
 
 
 def _send(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str, Any]:
-    words = [sys.executable, "-m", "benchmarks.sender", "--iface", wire.send, "--file", capture, "--json",
-             "--pps", str(pps), "--seconds", str(seconds)]  # fmt: skip
-    done = run(_inside(wire.there, *words), seconds + 60)
+    words = _inside(
+        wire.there, sys.executable, "-m", "benchmarks.sender", "--iface", wire.send, "--file", capture, "--json",
+        "--pps", str(pps), "--seconds", str(seconds),
+    )  # fmt: skip
+    done = run(words, seconds + 60)
     if done.code:
         raise CaptureError(f"benchmark: the sender ended with code {done.code}: {done.err.strip()[-300:]}")
     return dict(json.loads(done.out))
@@ -183,6 +184,7 @@ def _report(tried: list[Step], best: Step | None) -> dict[str, Any]:
         "packets_per_cpu_s": figure([at_rate.rows / max(1e-9, at_rate.cpu_s)], "packets/CPU s", HIGHER),
         "rss_mib": figure([step.rss_bytes / 2**20 for step in tried], "MiB", LOWER),
         "disk_bytes_per_packet": figure([at_rate.disk_bytes / max(1, at_rate.rows)], "bytes/packet", LOWER),
+        "lag_s": figure([at_rate.lag_s], "s", LOWER),
         "flat_out_pps": figure([flat.pps], "packets/s"),
         "flat_out_loss": figure([flat.loss], "share of the frames", LOWER),
         "flat_out_rows_per_s": figure([flat.rows / (flat.seconds + flat.lag_s)], "rows/s", HIGHER),
@@ -208,8 +210,3 @@ def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str
         "loss": figure([max(0.0, 1 - captured / max(1, arrived))], "share of the frames", LOWER),
         "cpu_ns_per_packet": figure([(total_cpu_s - cpu_s) / max(1, captured) * 1e9], "CPU ns/packet", LOWER),
     }
-
-
-def cores() -> int:
-    """Sender and engine need one each at least."""
-    return len(os.sched_getaffinity(0))

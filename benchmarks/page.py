@@ -12,7 +12,7 @@ from benchmarks.compare import figures, number, skips
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } 
+table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; padding: .2rem .6rem; border-top: 1px solid #d8dee5; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } .skipped { color: #8a4b00; }
 """

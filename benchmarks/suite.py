@@ -8,6 +8,7 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ FULL = Plan(
     offline_off=(SMALL, BIG, MIX, OWN), offline_full=(SMALL, BIG, MIX, OWN), peers=(SMALL, MIX, OWN), peer_scale=1,
 )  # fmt: skip
 SHORT = Plan(
-    small=200_000, flows=50_000, big=10_000, mix=40_000, runs=3, live_s=1.5, live_steps=3, live=(SMALL,),
+    small=200_000, flows=50_000, big=20_000, mix=60_000, runs=3, live_s=1.5, live_steps=3, live=(SMALL,),
     offline_off=(SMALL, MIX), offline_full=(MIX,), peers=(MIX,), peer_scale=0.1,
 )  # fmt: skip
 
@@ -156,7 +157,7 @@ def _measure(
         "sections": {},
     }
     work: dict[str, Callable[[], dict[str, Any]]] = {
-        "stages": lambda: {i.name: _try(lambda i=i: stage_costs(i.path, "full", plan.runs)) for i in inputs},
+        "stages": lambda: {i.name: _try(partial(stage_costs, i.path, "full", plan.runs)) for i in inputs},
         "offline": lambda: _offline(plan, inputs, folder),
         "live": lambda: _live(plan, inputs),
         "peers": lambda: _peers(plan, inputs, result["sections"], pythons),
@@ -184,7 +185,7 @@ def _offline(plan: Plan, inputs: list[Input], folder: Path) -> dict[str, Any]:
     for i in inputs:
         for mode, names in (("off", plan.offline_off), ("full", plan.offline_full)):
             if i.name in names or i.name == OWN:
-                figures = _try(lambda i=i, mode=mode: offline.replay_figures(i.path, mode, start_s, plan.runs))
+                figures = _try(partial(offline.replay_figures, i.path, mode, start_s, plan.runs))
                 part.setdefault(i.name, {})[f"frames {mode}"] = figures
     return part
 
@@ -197,8 +198,8 @@ def _live(plan: Plan, inputs: list[Input]) -> dict[str, Any]:
     with wire.wire() as pair:
         for i in inputs:
             if i.name in plan.live or i.name == OWN:
-                row = _try(lambda i=i: online.search(pair, i.path, plan.live_s, plan.live_steps))
-                row["tcpdump -w /dev/null"] = _try(lambda i=i: online.reference(pair, i.path, 0, plan.live_s))
+                row = _try(partial(online.search, pair, i.path, plan.live_s, plan.live_steps))
+                row["tcpdump -w /dev/null"] = _try(partial(online.reference, pair, i.path, 0, plan.live_s))
                 part[i.name] = row
     return part
 
@@ -212,8 +213,8 @@ def _peers(plan: Plan, inputs: list[Input], done: dict[str, Any], pythons: Seque
         stages = costs.get("stages") or stage_costs(i.path, "full", 3)["stages"]
         replay = done.get("offline", {}).get(i.name, {}).get("frames off", {}).get("packets_per_cpu_s")
         ours = {"read, decode, entropy": stages[READ]["median"] + stages[DECODE]["median"]}
-        ours["everything"] = stages[TOTAL]["median"]
-        rates = {name: 1e9 / ns for name, ns in ours.items()} | ({"engine replay": replay["median"]} if replay else {})
+        whole = replay["median"] if replay else 1e9 / stages[TOTAL]["median"]
+        rates = {name: 1e9 / ns for name, ns in ours.items()} | {"everything": whole}
         found = peers.measure_peers(i.path, pythons, 3, plan.peer_scale)
         peers.add_ratios(found, rates)
         part[i.name] = found | {"ours, packets/CPU s": {name: round(rate) for name, rate in rates.items()}}

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from engine.applications import Applications
 from engine.config import EngineConfig
-from engine.errors import StoreError
 from engine.flows import FlowRows, FlowTable
 from engine.frames import FrameRing
-from engine.metrics import Books
+from engine.metrics import Books, SourceTotals
 from engine.packets import FrameBatch, PacketBatch
 from engine.pressure import Level
+from engine.scoring_loop import ScoringLoop
 
 # Flows and applications make few rows in many tables: passed on less often, they make fewer files.
 _FLOWS_EVERY_S: Final = 4.0
@@ -43,23 +43,25 @@ class Analyser:
 
     Args:
         emit: takes rows of other tables.
-        on_frame_failure: told when raw frames cannot be stored: rows matter more, everything else goes on.
-
-    Attributes: live: the packets' clock is the machine's.
+        report: told in one line, "error" or "warning" first, what cannot be done beside the rows (raw frames, models).
+        live: the packets' clock is the machine's. Else a savefile is read: it waits for its first model, and models
+            learned from savefiles are kept apart from the sensor's own.
     """
 
     def __init__(
         self, lake: Path, config: EngineConfig, run: str, books: Books, emit: Callable[[SideRows], None],
-        on_frame_failure: Callable[[StoreError], None] | None = None,
+        report: Callable[[str, str], None], live: bool = False,
     ) -> None:  # fmt: skip
         self._books = books
         self._emit = emit
         self._applications = Applications(config.applications.budget) if config.applications.enabled else None
         self._flows = FlowTable(config.flows, self._take_flows, self._applications)
-        self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, on_frame_failure)
+        self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, lambda error: report("error", str(error)))
+        sensor = config.lake.sensor if live else f"{config.lake.sensor}.replay"
+        self._scoring = ScoringLoop(lake, sensor, config.scoring, report, patient=not live)
         self._taken_at = self._flows_at = self._applications_at = time.monotonic()
         self._source = ""  # of the batch in hand
-        self.live = False
+        self._live = live
 
     def take(self, frames: FrameBatch, batch: PacketBatch, give_up: Level = Level.NONE) -> bool:
         """Complete the rows of a decoded batch; `frames` is free on return. True when the rows are to be written."""
@@ -75,10 +77,17 @@ class Analyser:
             self._ring.skip(frames, batch)
         totals.frames_stored += stored
         totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
+        self._score(batch, totals, give_up < Level.SCORES)
         if give_up >= Level.ROWS:
             totals.drop_rows_shed += batch.count
             return False
         return True
+
+    def _score(self, batch: PacketBatch, totals: SourceTotals, wanted: bool) -> None:
+        before = self._scoring.scored
+        self._scoring.take(batch, score=wanted)
+        totals.scored += self._scoring.scored - before
+        totals.scores_shed += batch.count if not wanted and self._scoring.forest is not None else 0
 
     def _take_flows(self, rows: FlowRows) -> None:
         self._emit(SideRows("flows", rows, self._source, publish=True))
@@ -108,7 +117,7 @@ class Analyser:
     def pass_on_due(self) -> None:
         """Pass rows on that have waited long enough; while nothing is captured, end flows by the clock."""
         now = time.monotonic()
-        if self.live and now - self._taken_at >= _QUIET_S:
+        if self._live and now - self._taken_at >= _QUIET_S:
             self._flows.tick(time.time_ns() - _IN_FLIGHT_NS)
         if now - self._flows_at >= _FLOWS_EVERY_S:
             self._flows_at = now
@@ -124,6 +133,7 @@ class Analyser:
         self._flows.close()
         self._flows.flush()
         self._ring.close()
+        self._scoring.close()
         if self._applications is not None:
             self._take_applications(publish=True)
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__
+from engine import __version__, alerts_cli
 from engine.errors import ConfigError, EngineError
 
 
@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--source", metavar="NAME", help="interface or savefile, as in the column `source`")
     inspect.add_argument("--frame-no", type=int, metavar="N", help="number of the frame within its source")
     inspect.add_argument("--format", choices=("text", "json"), default="text")
+
+    alerts_cli.add_commands(command, _alerts, _notify)
 
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
     geoip.add_argument("action", nargs="?", choices=("status", "install", "use"), default="status")
@@ -335,6 +337,18 @@ def _inspect(options: argparse.Namespace) -> int:
 
     frame = inspector.Frame(*read_frame(options.file, options.number), options.file, options.number)
     return inspector.show(frame, options.format)
+
+
+def _alerts(options: argparse.Namespace) -> int:
+    from analytics import alert_commands
+
+    return alert_commands.run(_lake_path(_load(options)), options)
+
+
+def _notify(options: argparse.Namespace) -> int:
+    from engine import notify
+
+    return notify.test(_load(options).notify, options.to)
 
 
 def _geoip(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ Order of precedence: defaults, then the TOML file, then command-line flags. `eng
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import re
@@ -14,13 +13,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from engine.alert_config import AlertsConfig, EveConfig, NotifyConfig, TargetConfig
 from engine.constants import MAX_CAPLEN
 from engine.errors import ConfigError
-
-
-def _check(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise ConfigError(f"{name} = {value!r} is out of range: {rule}")
+from engine.toml_values import check as _check
+from engine.toml_values import section_lines, values_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +177,9 @@ class EngineConfig:
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     web: WebConfig = field(default_factory=WebConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    eve: EveConfig = field(default_factory=EveConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
 
     def override(self, section: str, **values: Any) -> EngineConfig:
         """A copy with the given values of one section; None means not given."""
@@ -187,24 +187,11 @@ class EngineConfig:
         return replace(self, **{section: replace(getattr(self, section), **given)}) if given else self
 
     def to_toml(self) -> str:
-        """The configuration as TOML text."""
+        """The configuration as TOML text, secrets masked."""
         lines = []
         for section in fields(self):
-            lines.append(f"[{section.name}]")
-            part = getattr(self, section.name)
-            lines += [f"{f.name} = {_toml(getattr(part, f.name))}" for f in fields(part)]
-            lines.append("")
+            lines += [*section_lines(section.name, getattr(self, section.name)), ""]
         return "\n".join(lines)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML escapes as JSON does
-    return repr(value)
 
 
 def load_config(path: str | None) -> EngineConfig:
@@ -224,23 +211,23 @@ def load_config(path: str | None) -> EngineConfig:
         if part is None or not isinstance(values, dict):
             known = ", ".join(f"[{f.name}]" for f in fields(config))
             raise ConfigError(f"configuration file {path}: unknown section {section!r}; known are {known}")
-        config = config.override(section, **{k: _typed(path, section, part, k, v) for k, v in values.items()})
-    return config
+        config = config.override(section, **values_of(path, section, part, values))
+    return config.override("notify", targets=tuple(_with_url(t) for t in config.notify.targets))
 
 
-def _typed(path: str, section: str, part: object, key: str, value: Any) -> Any:
-    if key not in {f.name for f in fields(part)}:  # type: ignore[arg-type]
-        raise ConfigError(
-            f"configuration file {path}: unknown key {section}.{key}; `engine config` prints the known ones"
-        )
-    default = getattr(part, key)
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"configuration file {path}: {section}.{key} = {value!r} must be {type(default).__name__}")
-    return value
+def _with_url(target: TargetConfig) -> TargetConfig:
+    """The target with the URL that its file holds."""
+    if not target.url_file:
+        return target
+    where = f"notify target {target.name}: url_file {target.url_file}"
+    try:
+        url = Path(target.url_file).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{where}: {reason.lower()}; name a readable file with one URL") from None
+    if "://" not in url or "\n" in url:
+        raise ConfigError(f"{where} does not hold one apprise URL; put slack://TOKENS or the like there, alone")
+    return replace(target, url=url)
 
 
 def default_lake() -> Path:

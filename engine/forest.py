@@ -7,12 +7,11 @@ The trainer is a process of `analytics` with scikit-learn; the engine reads only
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,21 +95,23 @@ class Forest:
     def load(path: Path) -> Forest:
         """Read and check the file. Raises ConfigError in one line when it is missing, damaged or of another version."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            data = io.BytesIO(path.read_bytes())
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(f"model {path}: {reason}; delete it to train a new one") from None
+        try:
+            with np.load(data, allow_pickle=False) as file:
                 header = json.loads(bytes(file["header"]))
-                if header["version"] != VERSION or tuple(header["features"]) != q.FEATURES:
-                    raise ConfigError(f"model {path} is of another version of the engine; delete it to train a new one")
+                fits = header["version"] == VERSION and tuple(header["features"]) == q.FEATURES
                 values: dict[str, Any] = {name: float(header[name]) for name in _FIELDS}
                 values |= {name: int(header[name]) for name in _WHOLE}
                 values |= {name: np.ascontiguousarray(file[name]) for name in _ARRAYS}
             forest = Forest(**values)
             problem = _problem(forest)
-        except OSError as error:
-            reason = error.strerror or "not a model file"
-            raise ConfigError(f"model {path}: {reason.lower()}; delete it to train a new one") from None
-        except (ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError, NotImplementedError,
-                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        except Exception as error:  # noqa: BLE001 — the readers of zip, npy and JSON raise whatever damage leads them to
             raise _damaged(path, type(error).__name__) from None
+        if not fits:
+            raise ConfigError(f"model {path} is of another version of the engine; delete it to train a new one")
         if problem:
             raise _damaged(path, problem)
         return forest

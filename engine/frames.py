@@ -26,7 +26,7 @@ from engine.constants import MAX_CAPLEN, PCAP_MAGIC_NS
 from engine.errors import StoreError
 from engine.kernels import frames as kernel
 from engine.packets import F_TS_NS, FrameBatch, PacketBatch
-from engine.writer import make_directories
+from engine.segment_file import make_directories
 
 FOLDER: Final = "frames"
 _SEGMENTS_PER_RING: Final = 16

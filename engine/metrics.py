@@ -37,6 +37,8 @@ class SourceTotals(SourceCounters):
     messages_bad: int = 0
     frames_stored: int = 0
     frames_not_stored: int = 0
+    scored: int = 0
+    scores_shed: int = 0
 
     @property
     def own_drops(self) -> int:

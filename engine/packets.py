@@ -123,7 +123,7 @@ _ENCODINGS: Final = {
     "inner_src_port": "plain snappy stats", "inner_dst_port": "plain snappy stats", "arp_op": "plain snappy stats",
     "arp_src_ip": "dict zstd", "arp_dst_ip": "dict zstd", "status": "dict zstd stats", "app": "dict zstd",
     "server_name": "dict zstd", "encrypted": "plain snappy stats", "flow_id": "plain zstd stats",
-    "frame_file": "dict zstd", "frame_offset": "delta zstd", "anomaly": "dict snappy",
+    "frame_file": "dict zstd", "frame_offset": "delta zstd", "anomaly": "plain zstd",
 }  # fmt: skip
 
 

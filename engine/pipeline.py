@@ -91,10 +91,14 @@ class Pipeline:
 
     Args:
         report: told in one line what the operator should know; its first argument is "error" or "warning".
+        live: for `start_live`; else for `start_replay`.
     """
 
-    def __init__(self, lake: Path, config: EngineConfig, report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, lake: Path, config: EngineConfig, report: Callable[[str, str], None], live: bool = False
+    ) -> None:
         self._report = report
+        self._live = live
         self._free: queue.LifoQueue[FrameBatch] = queue.LifoQueue()  # the last used is warm in the caches
         self._pool = 0
         self._workers = [_DecodeWorker(self._failed) for _ in range(decode_threads(config))]
@@ -104,16 +108,13 @@ class Pipeline:
         run, self._books = run_name(), Books()
         self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
         self._publisher = Publisher(lake, config.lake, run, self._books, self._store_failed)
-        self._analyser = Analyser(
-            lake, config, run, self._books, self._rows.put, lambda error: self._report("error", str(error))
-        )
+        self._analyser = Analyser(lake, config, run, self._books, self._rows.put, report, live)
         self._pressure = Pressure()
         self._done = threading.Event()
         self._feeds: list[Feed] = []
         self._earlier: defaultdict[str, int] = defaultdict(int)  # frames of files of the same name that ended before
         self._failure: BaseException | None = None
         self._last_store_report = 0.0
-        self._live = False
         self._running = 0  # capture threads that have not ended
         self.stopping = threading.Event()
         self.store_failures = 0
@@ -123,7 +124,6 @@ class Pipeline:
 
     def start_live(self, sources: Sequence[LiveSourceLike]) -> None:
         """Capture from opened sources until `stop`, each in a thread of its own."""
-        self._live = self._analyser.live = True
         self._feeds = [Feed(source, self, self._report) for source in sources]
         self._start(_LIVE_POOL + 4 * (len(sources) - 1), [feed.capture for feed in self._feeds])
 

@@ -47,7 +47,9 @@ class Rollups:
         top: see TOP.
     """
 
-    def __init__(self, rows: int = k.ROWS_PER_BATCH, top: int = TOP, slots: tuple[int, int] = (_SECONDS, _TALKERS)) -> None:
+    def __init__(
+        self, rows: int = k.ROWS_PER_BATCH, top: int = TOP, slots: tuple[int, int] = (_SECONDS, _TALKERS)
+    ) -> None:
         self._top = top
         self._seconds: Words = np.zeros((slots[0], kernel.N_WORDS), np.int64)
         self._talkers: Words = np.zeros((2 * slots[1], kernel.N_WORDS), np.int64)
@@ -133,7 +135,7 @@ class Rollups:
         if not over.any():
             return
         self._seconds[:, kernel.S_KEY] = 0
-        self._seconds[:, kernel.S_PACKETS:] = 0
+        self._seconds[:, kernel.S_PACKETS :] = 0
         self._state[kernel.T_SECONDS] = 0
         kernel.put_back(used[~over], self._seconds, self._state)
         done = used[over]
@@ -193,7 +195,7 @@ C_MINUTE, C_SOURCE, C_DIMENSION, C_KIND, C_HI, C_LO, C_KEYS, C_PACKETS, C_BYTES,
 
 
 def _by_dimension(records: Words) -> Words:
-    """Records of the table of talkers as rows: one for what an address sent, one for what it received, one of a port."""
+    """Records of the table of talkers as rows: what an address sent, what it received, what had a port."""
     tag = records[:, kernel.W_TAG]
     kind, port = tag >> kernel.TAG_KIND & 3, tag >> kernel.TAG_PORT & 1 == 1
     parts = []
@@ -213,17 +215,16 @@ def _by_dimension(records: Words) -> Words:
 def heaviest(rows: Words, top: int) -> Words:
     """The `top` keys of each minute, source and dimension that have most bytes; the others summed into one rest."""
     is_key = rows[:, C_KIND] < kernel.IS_REST
-    order = np.lexsort(
-        (rows[:, C_LO], rows[:, C_HI], -rows[:, C_BYTES], ~is_key, rows[:, C_SOURCE], rows[:, C_DIMENSION], rows[:, C_MINUTE])
-    )  # fmt: skip
+    groups = (~is_key, rows[:, C_SOURCE], rows[:, C_DIMENSION], rows[:, C_MINUTE])
+    order = np.lexsort((rows[:, C_LO], rows[:, C_HI], -rows[:, C_BYTES], *groups))
     rows, is_key = rows[order], is_key[order]
     begins = np.flatnonzero(np.r_[True, (rows[1:, :C_KIND] != rows[:-1, :C_KIND]).any(axis=1)])
     group = np.repeat(np.arange(len(begins)), np.diff(np.r_[begins, len(rows)]))
     rank = np.arange(len(rows)) - begins[group]
     rest = (is_key & (rank >= top)) | (rows[:, C_KIND] == kernel.IS_REST)
-    groups, which = np.unique(group[rest], return_inverse=True)
-    sums = np.zeros((len(groups), N_COLUMNS), np.int64)
-    sums[:, :C_KIND] = rows[begins[groups], :C_KIND]
+    with_rest, which = np.unique(group[rest], return_inverse=True)
+    sums = np.zeros((len(with_rest), N_COLUMNS), np.int64)
+    sums[:, :C_KIND] = rows[begins[with_rest], :C_KIND]
     sums[:, C_KIND] = kernel.IS_REST
     for column in (C_KEYS, C_PACKETS, C_BYTES):
         np.add.at(sums[:, column], which, rows[rest, column])

@@ -108,7 +108,7 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     try:
         drop()
         init_lake(lake)
-        pipeline = Pipeline(lake, config, report)
+        pipeline = Pipeline(lake, config, report, live=not generated)
         if generated:
             pipeline.start_replay([SavefileSource(GENERATED, stream=GeneratedCapture())], Pace("recorded"))
         else:

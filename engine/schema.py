@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 SQL_TYPES: Final = {
     "timestamp": "TIMESTAMP", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT",
-    "float32": "FLOAT", "bool": "BOOLEAN", "text": "VARCHAR", "texts": "VARCHAR[]", "bytes": "BLOB",
+    "float32": "FLOAT", "bool": "BOOLEAN", "text": "VARCHAR", "texts": "VARCHAR[]", "int64s": "BIGINT[]",
+    "bytes": "BLOB",
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def arrow_type(column: Column) -> Any:
     types: dict[str, Any] = {
         "timestamp": pa.timestamp("us"), "int16": pa.int16(), "int32": pa.int32(), "int64": pa.int64(),
         "float32": pa.float32(), "bool": pa.bool_(), "text": pa.string(), "texts": pa.list_(pa.string()),
-        "bytes": pa.binary(),
+        "int64s": pa.list_(pa.int64()), "bytes": pa.binary(),
     }  # fmt: skip
     return types[column.type]
 
@@ -80,7 +81,7 @@ def schema_of(columns: Iterable[Column], dictionaries: bool = False) -> pa.Schem
 
 
 _DELTA: Final = ("timestamp", "int64")
-_PLAIN: Final = ("float32", "bool", "bytes")
+_PLAIN: Final = ("float32", "bool", "bytes", "int64s")
 
 
 def parquet_options(columns: Iterable[Column]) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def parquet_options(columns: Iterable[Column]) -> dict[str, Any]:
     for c in columns:
         if c.stored:
             kind = "delta" if c.type in _DELTA else "plain" if c.type in _PLAIN else "dict"
-            path = f"{c.name}.list.element" if c.type == "texts" else c.name
+            path = f"{c.name}.list.element" if c.type in ("texts", "int64s") else c.name
             words[path] = (c.encoding or f"{kind} zstd stats").split()
     codecs = {name: next((w for w in given if w in ("snappy", "zstd")), "none") for name, given in words.items()}
     return {

@@ -58,6 +58,7 @@ class Scorer:
     def fill(self, packets: k.PacketBatch) -> NDArray[np.int16]:
         """Features of the batch, int16[n_features, rows]; valid until the next call."""
         p = packets
+        self._check(p.count)
         kernel.fill_features(p.short, p.int_, p.long, p.entropy, p.present, p.count, self.features)
         return self.features
 
@@ -74,10 +75,15 @@ class Scorer:
         """
         f = self.forest
         assert f is not None
+        self._check(count)
         kernel.score(
             features, count, f.steps, f.starts, f.depths, f.table, f.factor, f.lowest, f.per_cell,
             *self._scratch, self.raw, out,
         )  # fmt: skip
+
+    def _check(self, count: int) -> None:
+        if count > len(self.raw):  # compiled code would write behind the arrays
+            raise ValueError(f"{count} rows for a scorer made for {len(self.raw)}")
 
     def warm_up(self, packets: k.PacketBatch) -> None:
         """Compile what has not been, by scoring nothing. `packets` must be empty."""

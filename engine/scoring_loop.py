@@ -22,7 +22,7 @@ from engine.errors import ConfigError
 from engine.forest import Forest
 from engine.packets import ROWS_PER_BATCH, PacketBatch
 from engine.scoring import Reservoir, Scorer
-from engine.writer import make_directories
+from engine.segment_file import make_directories
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,8 +47,8 @@ class Trainer:
             sys.executable, "-m", "analytics.training", "--model", str(model), "--trees", str(config.trees),
             "--samples", str(config.samples), "--first-us", str(span_us[0]), "--last-us", str(span_us[1]),
         ]  # fmt: skip
-        self._said = _memory_file("said")
-        with _memory_file("rows") as sample:
+        with contextlib.ExitStack() as on_failure, _memory_file("rows") as sample:
+            self._said = on_failure.enter_context(_memory_file("said"))
             np.save(sample, rows)
             sample.seek(0)
             self._process = subprocess.Popen(
@@ -56,6 +56,7 @@ class Trainer:
                 start_new_session=True,  # Ctrl-C is the engine's to handle
                 env={**os.environ, **_ONE_THREAD},
             )  # fmt: skip
+            on_failure.pop_all()
         self._started = time.monotonic()
 
     def outcome(self) -> str | None:

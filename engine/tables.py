@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from engine.alert_row import ALERT_EVENTS, EVENT_MEANINGS
 from engine.dissect import APPLICATIONS
 from engine.dissect.base import FLOW_COLUMNS
 from engine.flow_row import END_REASON_MEANINGS, FLOWS, OUTCOME_MEANINGS
@@ -38,6 +39,8 @@ CAPTURE_STATS: Final[tuple[Column, ...]] = (
     Column("messages_bad", "int64", "messages", "Payloads of a recognised application that its parser could not read", "dissectors", nullable=True),
     Column("frames_stored", "int64", "frames", "Frames whose bytes went to the ring of raw frames", "frame ring", nullable=True),
     Column("frames_not_stored", "int64", "frames", "Frames whose bytes could not be written to the ring", "frame ring", nullable=True),
+    Column("scored", "int64", "packets", "Packets that a model gave an anomaly score", "scoring", nullable=True),
+    Column("scores_shed", "int64", "packets", "Packets not scored under pressure, although there is a model", "scoring", nullable=True),
 )  # fmt: skip
 OWN_DROPS: Final = tuple(c.name for c in CAPTURE_STATS if c.name.startswith("drop_"))
 
@@ -79,6 +82,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "addresses": ADDRESSES,
     "rollup_1s": ROLLUP_1S,
     "rollup_1m": ROLLUP_1M,
+    "alert_events": ALERT_EVENTS,
     **APPLICATION_TABLES,
 }
 _DICTIONARIES: Final = ("packets", "flows", "rollup_1s", "rollup_1m")  # tables whose text columns are dictionary-encoded in memory
@@ -117,6 +121,8 @@ def data_dictionary() -> str:
     lines += [f"| `{name}` | {meaning} |" for name, meaning in OUTCOME_MEANINGS]
     lines += ["", "## Values of `flows.end_reason`", "", "| end_reason | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in END_REASON_MEANINGS]
+    lines += ["", "## Values of `alert_events.event`", "", "| event | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in EVENT_MEANINGS]
     lines += ["", "## Values of `app`", "", "| app | encrypted | meaning |", "|---|---|---|"]
     lines += [
         f"| {', '.join(f'`{n}`' for n in a.names)} | {'yes' if a.encrypted else 'no'} | {a.meaning} |"

@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.config import LakeConfig
-from engine.errors import StoreError
 from engine.schema import parquet_options
+from engine.segment_file import UNFINISHED, make_directories, store_error, sync
 from engine.tables import TABLES, arrow_schema
 
-_SUFFIX: Final = ".inprogress"
 _HOUR_US: Final = 3_600_000_000
 _MAX_HOURS_PER_BATCH: Final = 32  # a batch of hostile timestamps must not become thousands of files
 
@@ -91,7 +90,7 @@ class TableWriter:
             segment = self._segments.get(hour) or self._open(hour, batch)
             segment.writer.write_batch(batch, row_group_size=batch.num_rows)
         except OSError as error:
-            raise _store_error(self._root, error) from None
+            raise store_error(self._root, error) from None
         segment.rows += batch.num_rows
 
     def _open(self, hour: int, batch: pa.RecordBatch) -> _Segment:
@@ -102,7 +101,7 @@ class TableWriter:
         first = int(batch.column(self._time)[0].cast(pa.int64()).as_py())
         self._sequence += 1
         final = folder / f"{max(0, first):016d}-{self._run}{self._sequence:06d}.parquet"
-        sink = pa.OSFile(str(final) + _SUFFIX, "wb")
+        sink = pa.OSFile(str(final) + UNFINISHED, "wb")
         writer = pq.ParquetWriter(sink, self._schema, **self._options)
         segment = self._segments[hour] = _Segment(final, writer, sink, time.monotonic())
         return segment
@@ -111,7 +110,7 @@ class TableWriter:
         """Make every open segment visible. Returns the rows published; raises StoreError, see `discard`."""
         rows = 0
         for hour, segment in list(self._segments.items()):
-            partial = str(segment.final) + _SUFFIX
+            partial = str(segment.final) + UNFINISHED
             try:
                 segment.writer.close()
                 segment.sink.close()
@@ -119,7 +118,7 @@ class TableWriter:
                 os.rename(partial, segment.final)
                 sync(str(segment.final.parent))
             except OSError as error:
-                raise _store_error(segment.final, error) from None
+                raise store_error(segment.final, error) from None
             rows += segment.rows
             self.visible += segment.rows
             del self._segments[hour]
@@ -133,33 +132,9 @@ class TableWriter:
                 with contextlib.suppress(OSError, ValueError):
                     close()
             with contextlib.suppress(OSError):
-                os.unlink(str(segment.final) + _SUFFIX)
+                os.unlink(str(segment.final) + UNFINISHED)
         self._segments.clear()
         return lost
-
-
-def _store_error(where: Path, error: OSError) -> StoreError:
-    reason = os.strerror(error.errno).lower() if error.errno else str(error)
-    return StoreError(f"lake {where}: cannot write: {reason}; free some space or give another directory with --lake")
-
-
-def sync(path: str) -> None:
-    """fsync a file or directory."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def make_directories(path: Path) -> None:
-    """As mkdir -p, but a new directory survives a power cut: its parent is fsynced."""
-    if path.is_dir():
-        return
-    make_directories(path.parent)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir()
-    sync(str(path.parent))
 
 
 def run_name() -> str:
@@ -180,7 +155,7 @@ def init_lake(lake: Path) -> None:
             make_directories(folder)
             if final.exists():
                 continue
-            partial = f"{final}.{os.getpid()}{_SUFFIX}"
+            partial = f"{final}.{os.getpid()}{UNFINISHED}"
             pq.write_table(arrow_schema(table).empty_table(), partial, **parquet_options(TABLES[table]))
             sync(partial)
             os.rename(partial, final)
@@ -190,13 +165,13 @@ def init_lake(lake: Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise _store_error(lake, error) from None
+        raise store_error(lake, error) from None
 
 
 def _remove_leftovers(lake: Path) -> None:
     """Unfinished segments that no process has written to for a minute belong to a process that died."""
     for table in TABLES:
-        for path in (lake / table).glob(f"*/*/*/*{_SUFFIX}"):
+        for path in (lake / table).glob(f"*/*/*/*{UNFINISHED}"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > 60:
                     path.unlink()

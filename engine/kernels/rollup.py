@@ -117,7 +117,7 @@ def _width(value):
 
 @helper
 def _prune(talkers, state):
-    """Make room: of the talkers at most an eighth of the table stays, the lighter ones go into the rest of their minute.
+    """Make room: talkers stay in an eighth of the table at most, the lighter ones go into the rest of their minute.
 
     The other half of the array becomes the table, and this one is emptied.
     """

@@ -16,7 +16,7 @@ import pytest
 
 import analytics
 from analytics.readonly import check
-from analytics.store import view_sql
+from analytics.store import register_listing, view_sql
 from engine.errors import ConfigError, StoreError
 from engine.packets import PACKETS
 from engine.schema import SQL_TYPES
@@ -36,9 +36,11 @@ def test_columns__are_those_of_the_contract_then_the_partitions(tmp_path: Path) 
 
 
 def test_view__is_created_without_a_look_at_the_segments(tmp_path: Path) -> None:
-    sql = view_sql("packets", make_lake(tmp_path, "10.0.0.1"))
+    sql = view_sql("packets")
+    make_lake(tmp_path, "10.0.0.1")
     (tmp_path / "packets").rename(tmp_path / "away")
     with duckdb.connect() as con:
+        register_listing(con, tmp_path)
         con.execute(sql)
         (tmp_path / "away").rename(tmp_path / "packets")
         assert con.execute("SELECT src_ip FROM packets").fetchall() == [("10.0.0.1",)]

@@ -45,7 +45,7 @@ def test_publish__gives_up_what_the_level_says(level: Level, tmp_path: Path) -> 
     init_lake(tmp_path)
     config, books, run = EngineConfig().override("lake", sensor="s"), Books(), run_name()
     publisher = Publisher(tmp_path, config.lake, run, books, pytest.fail)
-    analyser = Analyser(tmp_path, config, run, books, publisher.take_side, pytest.fail)
+    analyser = Analyser(tmp_path, config, run, books, publisher.take_side, lambda *line: pytest.fail(str(line)))
     frames = fill([ethernet(ipv4(udp(sport=port), 17)) for port in (1, 2, 3, 1)])
     for give_up in (Level.NONE, level):
         rows = decoder()[0].decode(frames, PacketBatch(rows=8))
