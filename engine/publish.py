@@ -48,11 +48,13 @@ class Publisher:
         self._settled = 0  # rows visible when `_pending` was last empty
         self._reported: dict[str, SourceTotals] = {}  # already in capture_stats
         self._stats_at = time.monotonic()
+        self._source = ""  # of the rows written last: what side tables lose at the end is counted there
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def take(self, batch: PacketBatch) -> None:
         """Write the batch's rows to the open segments. It is free again on return."""
+        self._source = batch.source
         pending = self._pending[batch.source]
         pending.rows += batch.count
         pending.undecodable += batch.undecodable
@@ -106,7 +108,7 @@ class Publisher:
             try:
                 table.publish()
             except StoreError as error:
-                self._books.of("").flows_not_written += table.discard()
+                self._books.of(self._source).flows_not_written += table.discard()
                 self._on_failure(error)
         self.publish()
 
