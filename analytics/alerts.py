@@ -10,7 +10,6 @@ control characters. Everything raises ConfigError or StoreError, one line.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import secrets
 import time
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from analytics.store import connect, require_lake
 from engine.alert_row import OPERATORS, SEVERITIES
-from engine.errors import ConfigError, StoreError
+from engine.errors import ConfigError
 from engine.segment_file import add_segment
 
 if TYPE_CHECKING:
@@ -176,8 +175,6 @@ def _address(name: str, text: str | None) -> str | None:
 
 def _clean(text: str, limit: int) -> str:
     """On one line, without characters that move a cursor or hide text."""
-    shown = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "·" for c in text.strip()[:limit])
-    with contextlib.suppress(UnicodeEncodeError):
-        shown.encode()
-        return shown
-    raise StoreError("the text cannot be kept: it is not Unicode; write it anew")
+    return "".join(
+        c if c.isprintable() else " " if unicodedata.category(c) == "Zs" else "·" for c in text.strip()[:limit]
+    )

@@ -31,6 +31,13 @@ class Segment:
     written: float
 
 
+def partition_hour(partition: str) -> int | None:
+    """Seconds since the epoch at which `sensor=/date=/hour=` begins; None for a directory of another name."""
+    _, _, rest = partition.partition("/")
+    date, _, hour = rest.partition("/")
+    return _hour(date, hour)
+
+
 def _hour(date_name: str, hour_name: str) -> int | None:
     """Seconds since the epoch at which the partition begins."""
     try:

@@ -5,10 +5,11 @@
 
 Every reader has its own in-memory database; nothing is locked, and each query sees the segments that are published
 when it starts: a view reads the files that `lake_segments` lists, a function of ours which DuckDB evaluates when it
-plans a query (`analytics.listing`; four times as fast as DuckDB's own pattern). A view reads with the schema of
-`engine.packets` given to it, not with one found in the files: so planning opens no segment, a segment of an older version lacks a column without harm (NULL), and a condition on
-`sensor`, `date` or `hour` leaves the other segments unopened, damaged ones included. Put one on every query that
-has a time range: without it, each segment's footer is read.
+plans a query (`analytics.listing`; it is faster than DuckDB's own patterns). A view reads with the schema of
+`engine.tables` given to it, not with one found in the files: so planning opens no segment, a segment of an older
+version lacks a column without harm (NULL), and a condition on `sensor`, `date` or `hour` leaves the other segments
+unopened, damaged ones included. Put one on every query that has a time range: without it, each segment's footer is
+read.
 
 `SELECT *` of a few rows by a rare value reads every column of everything (`store.md`, 2c). Ask in two steps: first
 the times (`SELECT ts ... LIMIT 100`), then all columns `WHERE ts BETWEEN` the first and the last of them.
@@ -34,6 +35,8 @@ from engine.schema import SQL_TYPES, Column
 from engine.tables import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from duckdb import DuckDBPyConnection
 
 SETTINGS: Final = ".settings"
@@ -135,14 +138,19 @@ def _create_views(con: DuckDBPyConnection, root: Path) -> None:
 
 def register_listing(con: DuckDBPyConnection, root: Path) -> None:
     """Give the connection `lake_segments(table)`: the files that a query reads. DuckDB calls it while it plans."""
+    con.create_function("lake_segments", _listing(root), ["VARCHAR"], "VARCHAR[]")
 
+
+@cache
+def _listing(root: Path) -> Callable[[str], list[str]]:
+    """The function of a lake, never freed: a cursor may outlive the connection that keeps it (see `analytics.geo`)."""
     escaped = _escaped(root)
 
     def lake_segments(table: str) -> list[str]:
         found = (table in TABLES and live_segments(root, table)) or [_empty_segment(root, table)]
         return found if escaped == str(root) else [_escaped(path) for path in found]  # DuckDB takes them for patterns
 
-    con.create_function("lake_segments", lake_segments, ["VARCHAR"], "VARCHAR[]")  # type: ignore[list-item,arg-type]
+    return lake_segments
 
 
 def view_sql(table: str) -> str:

@@ -12,6 +12,7 @@ from benchmarks.measure import HIGHER, LOWER, Figure, is_figure
 from engine.errors import ConfigError
 
 FORMAT = 1
+OURS = "ours, packets/CPU s"  # among the peers of an input: our own rates
 BETTER, WORSE, NOISE, CHANGED = "better", "worse", "within noise", "changed"
 # A change below this share is noise whatever the runs say; figures of one or two runs say little about their spread.
 _LEAST, _LEAST_FEW_RUNS, _FEW = 0.03, 0.10, 3

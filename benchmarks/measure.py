@@ -60,13 +60,20 @@ def cpu_ns(work: Callable[[], int], runs: int = 5) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What a command took. CPU is that of all its threads, and of the children it waited for."""
+class Ended:
+    """What a process took. `helpers_cpu_s` is the part of `cpu_s` of processes that it started and waited for."""
 
     code: int
-    wall_s: float
     cpu_s: float
+    helpers_cpu_s: float
     rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost(Ended):
+    """The same of a command, with its time and what it said."""
+
+    wall_s: float
     out: str
     err: str
 
@@ -76,31 +83,31 @@ def run(words: Sequence[str | Path], timeout_s: float = 600, **options: Any) -> 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.monotonic()
         process = subprocess.Popen(words, stdout=out, stderr=err, stdin=subprocess.DEVNULL, **options)
-        code, cpu_s, rss_bytes = wait(process, began + timeout_s)
+        ended = wait(process, began + timeout_s)
         wall_s = time.monotonic() - began
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
-    return Cost(code, wall_s, cpu_s, rss_bytes, *texts)
+    return Cost(ended.code, ended.cpu_s, ended.helpers_cpu_s, ended.rss_bytes, wall_s, *texts)
 
 
-def wait(process: subprocess.Popen[Any], deadline: float) -> tuple[int, float, int]:
-    """Wait for a child until the clock `time.monotonic` shows `deadline`, then kill it. Exit code, CPU s, peak bytes.
+def wait(process: subprocess.Popen[Any], deadline: float) -> Ended:
+    """Wait for a child until the clock `time.monotonic` shows `deadline`, then kill it.
 
-    The peak is watched from outside: the kernel's own figure for a child begins with its parent's size.
+    The peak of its memory is watched from outside: the kernel's own figure for a child begins with its parent's size.
     """
     peak = 0
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         peak = max(peak, resident_peak(process.pid))
         if time.monotonic() > deadline:
             process.kill()
         time.sleep(_TICK_S)
+    helpers_cpu_s = _stat_s(process.pid, 13, 14)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_utime + usage.ru_stime, peak or usage.ru_maxrss * 1024
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Ended(process.returncode, cpu_s, helpers_cpu_s, peak or usage.ru_maxrss * 1024)
 
 
 def resident_peak(pid: int) -> int:
@@ -113,9 +120,14 @@ def resident_peak(pid: int) -> int:
 
 
 def process_cpu_s(pid: int) -> float:
-    """User and system seconds of a living process, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system seconds of a living process, all threads, without processes that it started."""
+    return _stat_s(pid, 11, 12)
+
+
+def _stat_s(pid: int, *fields: int) -> float:
+    """Fields of /proc/PID/stat that are clock ticks, counted from the one after the name, in seconds."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(words[field]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def tree_bytes(folder: Path) -> int:
@@ -157,7 +169,7 @@ def versions() -> dict[str, str]:
 
         version = library().pcap_lib_version
         version.restype = ctypes.c_char_p
-        found["libpcap"] = version().decode()
+        found["libpcap"] = version().decode().removeprefix("libpcap version ")
     return found
 
 

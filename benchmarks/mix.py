@@ -129,15 +129,13 @@ def generated(rows: int, flows: int = 200_000, pps: float = 200_000.0) -> list[k
     random = np.random.default_rng(2)
     hosts = random.integers(0, 1 << 32, (flows, 2)).astype(np.uint64)
     hosts[:, 0] = 0x0A000000 + random.integers(0, 4096, flows)  # clients
+    services = random.choice([443, 80, 53, 22, 8080, 5432], flows, p=[0.6, 0.1, 0.1, 0.05, 0.1, 0.05])
     traffic = _Traffic(
         random, hosts, random.random(flows) < 0.1, random.random(flows) < 0.85,
-        random.integers(EPHEMERAL, 61_000, flows), random.choice([443, 80, 53, 22, 8080, 5432], flows, p=[0.6, 0.1, 0.1, 0.05, 0.1, 0.05]),
-        random.integers(0, 1 << 32, (flows, 2)), START_NS, pps,
+        random.integers(EPHEMERAL, 61_000, flows), services, random.integers(0, 1 << 32, (flows, 2)), START_NS, pps,
     )  # fmt: skip
-    batches = []
-    for first in range(0, rows, k.ROWS_PER_BATCH):
-        batches.append(traffic.batch(min(k.ROWS_PER_BATCH, rows - first), first))
-    return batches
+    starts = range(0, rows, k.ROWS_PER_BATCH)
+    return [traffic.batch(min(k.ROWS_PER_BATCH, rows - first), first) for first in starts]
 
 
 class _Traffic:
@@ -193,10 +191,9 @@ class _Traffic:
         p.entropy[:n] = np.where(size > 300, 7.9 - random.exponential(0.05, n), random.uniform(3, 7.5, n))
         p.short[k.S_APP, :n] = 1 + flow % 3
         p.int_[k.I_NAME, :n] = flow % 400
-        present = np.full(n, k.HAS_MAC | k.HAS_ETHERTYPE | k.HAS_IP | k.HAS_PROTO | k.HAS_PORTS | k.HAS_PAYLOAD | k.HAS_FLOW
-                          | k.HAS_FRAME | k.HAS_APP, np.uint32)  # fmt: skip
-        present |= np.where(tcp, k.HAS_TCP, 0).astype(np.uint32) | np.where(size > 0, k.HAS_ENTROPY, 0).astype(
-            np.uint32
-        )
+        always = k.HAS_MAC | k.HAS_ETHERTYPE | k.HAS_IP | k.HAS_PROTO | k.HAS_PORTS | k.HAS_PAYLOAD
+        present = np.full(n, always | k.HAS_FLOW | k.HAS_FRAME | k.HAS_APP, np.uint32)
+        present |= np.where(tcp, k.HAS_TCP, 0).astype(np.uint32)
+        present |= np.where(size > 0, k.HAS_ENTROPY, 0).astype(np.uint32)
         p.present[:n] = present | np.where(flow % 3 > 0, k.HAS_NAME | k.IS_ENCRYPTED, 0).astype(np.uint32)
         return p

@@ -129,12 +129,13 @@ def engine_step(wire: Wire, capture: Path, pps: float, seconds: float, frames: s
             sent = _send(wire, capture, pps, seconds)
             lag_s = _catch_up(process.pid)
             process.send_signal(signal.SIGINT)
-            code, total_cpu_s, rss = wait(process, time.monotonic() + 30)
+            ended = wait(process, time.monotonic() + 30)
             arrived = _arrived(wire) - arrived
-            if code:
-                raise CaptureError(f"benchmark: engine run ended with code {code}")
+            if ended.code:
+                raise CaptureError(f"benchmark: engine run ended with code {ended.code}")
+        own_cpu_s = ended.cpu_s - ended.helpers_cpu_s - cpu_s
         return Step(
-            pps, sent["frames"], sent["seconds"], sent["bytes"], arrived, lag_s, total_cpu_s - cpu_s, rss,
+            pps, sent["frames"], sent["seconds"], sent["bytes"], arrived, lag_s, own_cpu_s, ended.rss_bytes,
             tree_bytes(lake), sent["cpu_s"], _counts(lake),
         )  # fmt: skip
 
@@ -168,8 +169,8 @@ def search(wire: Wire, capture: Path, seconds: float, steps: int, frames: str = 
 
 
 def _guess(flat_out: Step) -> float:
-    """What the engine wrote per second while it was offered too much."""
-    return max(_LOWEST_PPS, 0.9 * flat_out.rows / (flat_out.seconds + flat_out.lag_s))
+    """What the engine wrote per second while it was offered too much, but no less than a third of that."""
+    return max(_LOWEST_PPS, flat_out.pps / 3, 0.9 * flat_out.rows / (flat_out.seconds + flat_out.lag_s))
 
 
 def _report(tried: list[Step], best: Step | None) -> dict[str, Any]:
@@ -202,11 +203,11 @@ def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str
             sent = _send(wire, capture, pps, seconds)
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
-            _, total_cpu_s, _ = wait(process, time.monotonic() + 10)
+            ended = wait(process, time.monotonic() + 10)
             arrived = _arrived(wire) - arrived
         captured = int((re.findall(r"(\d+) packets? captured", log.read_text()) or ["0"])[0])
     return {
         "pps": figure([sent["frames"] / sent["seconds"]], "packets/s"),
         "loss": figure([max(0.0, 1 - captured / max(1, arrived))], "share of the frames", LOWER),
-        "cpu_ns_per_packet": figure([(total_cpu_s - cpu_s) / max(1, captured) * 1e9], "CPU ns/packet", LOWER),
+        "cpu_ns_per_packet": figure([(ended.cpu_s - cpu_s) / max(1, captured) * 1e9], "CPU ns/packet", LOWER),
     }

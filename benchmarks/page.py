@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from benchmarks.compare import figures, number, skips
+from benchmarks.compare import OURS, figures, number, skips
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
@@ -104,6 +104,9 @@ def _peers(sections: dict[str, Any]) -> Any:
         done = {peer: row for peer, row in rows.items() if isinstance(row, dict) and "packets_per_cpu_s" in row}
         labels = [escape(f"{peer}: {row['does']}") for peer, row in done.items()]
         values = [row["packets_per_cpu_s"]["median"] for row in done.values()]
+        for what, rate in rows.get(OURS, {}).items():
+            labels.append(escape(f"PacketLake: {what}"))
+            values.append(rate)
         if done:
             plot.add_bar(name=escape(name), y=labels, x=values, orientation="h")
     if not plot.data:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import threading
 import time
@@ -39,6 +40,9 @@ _STAGES = {
     "engine.scoring:Scorer": "scoring",
     "engine.scoring:Reservoir": "scoring",
     "engine.scoring_loop:ScoringLoop": "scoring",
+    "engine.detect.windows:Windows": "detection",
+    "engine.detect.detector:Detector": "detection",
+    "engine.detect.alert_stage:AlertStage": "alerts",
     "engine.columns:Columns": "Arrow conversion",
     "engine.writer:TableWriter": "Parquet write",
     "engine.publish:_SideTable": "side tables",
@@ -140,6 +144,7 @@ def stage_costs(path: Path, frames: str = "full", runs: int = 5) -> dict[str, An
     stages: defaultdict[str, list[float]] = defaultdict(list)
     threads: defaultdict[str, list[float]] = defaultdict(list)
     for run in range(runs + 1):
+        gc.collect()  # the last pipeline, before another takes as much memory
         clock = StageClock()
         packets, total = _run(path, config, clock)
         if run == 0:

@@ -44,7 +44,7 @@ FULL = Plan(
 )  # fmt: skip
 SHORT = Plan(
     small=200_000, flows=50_000, big=20_000, mix=60_000, runs=3, live_s=1.5, live_steps=3, live=(SMALL,),
-    offline_off=(SMALL, MIX), offline_full=(MIX,), peers=(MIX,), peer_scale=0.1,
+    offline_off=(MIX,), offline_full=(MIX,), peers=(MIX,), peer_scale=0.1,
 )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _measure(
         "sections": {},
     }
     work: dict[str, Callable[[], dict[str, Any]]] = {
-        "stages": lambda: {i.name: _try(partial(stage_costs, i.path, "full", plan.runs)) for i in inputs},
+        "stages": lambda: {i.name: _told(i.name, partial(stage_costs, i.path, "full", plan.runs)) for i in inputs},
         "offline": lambda: _offline(plan, inputs, folder),
         "live": lambda: _live(plan, inputs),
         "peers": lambda: _peers(plan, inputs, result["sections"], pythons),
@@ -165,7 +165,8 @@ def _measure(
     for name in sections:
         print(f"\n{name} (load {measure.load():.1f})", flush=True)
         part = result["sections"][name] = _try(work[name])
-        _show(part)
+        if "skipped" in part:
+            _show(part)
     result["load_after"] = measure.load()
     return result
 
@@ -178,15 +179,22 @@ def _try(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"skipped": str(error)}
 
 
+def _told(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The same, printed as soon as it is there."""
+    part = _try(work)
+    _show({name: part})
+    return part
+
+
 def _offline(plan: Plan, inputs: list[Input], folder: Path) -> dict[str, Any]:
     started = offline.start_cpu_s(folder, inputs[0].path)
-    part: dict[str, Any] = {"start": {"cpu_s": measure.figure(started, "CPU s", measure.LOWER)}}
-    start_s = part["start"]["cpu_s"]["median"]
+    start = measure.figure(started, "CPU s", measure.LOWER)
+    part: dict[str, Any] = {"start": _told("start", lambda: {"cpu_s": start})}
     for i in inputs:
         for mode, names in (("off", plan.offline_off), ("full", plan.offline_full)):
             if i.name in names or i.name == OWN:
-                figures = _try(partial(offline.replay_figures, i.path, mode, start_s, plan.runs))
-                part.setdefault(i.name, {})[f"frames {mode}"] = figures
+                replay = partial(offline.replay_figures, i.path, mode, start["median"], plan.runs)
+                part.setdefault(i.name, {})[f"frames {mode}"] = _told(f"{i.name} / frames {mode}", replay)
     return part
 
 
@@ -198,9 +206,9 @@ def _live(plan: Plan, inputs: list[Input]) -> dict[str, Any]:
     with wire.wire() as pair:
         for i in inputs:
             if i.name in plan.live or i.name == OWN:
-                row = _try(partial(online.search, pair, i.path, plan.live_s, plan.live_steps))
-                row["tcpdump -w /dev/null"] = _try(partial(online.reference, pair, i.path, 0, plan.live_s))
-                part[i.name] = row
+                part[i.name] = row = _told(i.name, partial(online.search, pair, i.path, plan.live_s, plan.live_steps))
+                reference = partial(online.reference, pair, i.path, 0, plan.live_s)
+                row["tcpdump -w /dev/null"] = _told(f"{i.name} / tcpdump -w /dev/null", reference)
     return part
 
 
@@ -217,7 +225,8 @@ def _peers(plan: Plan, inputs: list[Input], done: dict[str, Any], pythons: Seque
         rates = {name: 1e9 / ns for name, ns in ours.items()} | {"everything": whole}
         found = peers.measure_peers(i.path, pythons, 3, plan.peer_scale)
         peers.add_ratios(found, rates)
-        part[i.name] = found | {"ours, packets/CPU s": {name: round(rate) for name, rate in rates.items()}}
+        _show({i.name: found})
+        part[i.name] = found | {compare.OURS: {name: round(rate) for name, rate in rates.items()}}
     return part
 
 
@@ -225,6 +234,6 @@ def _show(part: dict[str, Any]) -> None:
     """Every figure and every skip, a line each."""
     for name, f in compare.figures(part):
         spread = f"{compare.number(f['min'])} to {compare.number(f['max'])}" if f["runs"] > 1 else ""
-        print(f"  {name:<62} {compare.number(f['median']):>12} {f['unit']:<18} {spread}")
+        print(f"  {name:<62} {compare.number(f['median']):>12} {f['unit']:<18} {spread}", flush=True)
     for name, why in compare.skips(part):
-        print(f"  {name}: skipped: {why}")
+        print(f"  {name}: skipped: {why}", flush=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from engine.applications import Applications
 from engine.config import EngineConfig
 from engine.flows import FlowRows, FlowTable
@@ -33,7 +35,7 @@ class SideRows:
     """Rows of a table beside `packets`. `publish`: make them visible now. `source`: where a loss is counted."""
 
     table: str
-    rows: FlowRows | list[dict[str, Any]]
+    rows: FlowRows | list[dict[str, Any]] | pa.RecordBatch
     source: str
     publish: bool = False
 

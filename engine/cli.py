@@ -109,11 +109,22 @@ def _parser() -> argparse.ArgumentParser:
 
     alerts_cli.add_commands(command, _alerts, _notify)
 
+    compact = command("compact", _compact, "merge small segments into large ones; a running capture does it by itself")
+    compact.add_argument(
+        "--grace", type=float, default=300.0, metavar="SECONDS", help="how long a query may run meanwhile (default 300)"
+    )
+    _lake(compact)
+
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
     geoip.add_argument("action", nargs="?", choices=("status", "install", "use"), default="status")
     geoip.add_argument("path", nargs="?", metavar="PATH", help="for `use`: a MaxMind-format database")
     geoip.add_argument("--url", help="for `install`: fetch from here instead of DB-IP's own site")
     _lake(geoip)
+
+    rules = command("rules", _rules, "say which signatures of rule files are used, and why others are refused")
+    rules.add_argument("action", choices=("check",))
+    rules.add_argument("files", nargs="+", metavar="FILE", help="Suricata rules; .patterns or .tsv: name, severity, regex")
+    rules.add_argument("--config", metavar="FILE", help="TOML file, for [signatures] home and variables")
 
     dashboard = command("dashboard", _dashboard, "serve the dashboard over a lake without capturing")
     dashboard.add_argument("--port", type=int, help="port on 127.0.0.1 (default 8050, 0: any free one)")
@@ -211,7 +222,11 @@ def _run(options: argparse.Namespace) -> int:
 
     config = _load(options)
     listener = _listen(config.web.port) if config.web.enabled else None
-    start = None if listener is None else lambda lake: _start_dashboard(lake, listener)
+
+    def start(lake: Path) -> Any:
+        _start_merging(lake)
+        return run.Dashboard(None, "") if listener is None else _start_dashboard(lake, listener)
+
     return run.run(config, _lake_path(config), options.user, start)
 
 
@@ -260,6 +275,15 @@ def _start_dashboard(lake: Path, listener: socket.socket) -> Any:
         start_new_session=True,  # Ctrl-C is ours to handle
     )
     return Dashboard(process, _new_link(lake, f"http://127.0.0.1:{listener.getsockname()[1]}"))
+
+
+def _start_merging(lake: Path) -> None:
+    """What merges small segments, as a process of its own at the lowest priority; it ends with us."""
+    subprocess.Popen(
+        [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), "--with-parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
 
 
 def _new_link(lake: Path, address: str | None = None) -> str:
@@ -346,9 +370,33 @@ def _alerts(options: argparse.Namespace) -> int:
 
 
 def _notify(options: argparse.Namespace) -> int:
-    from engine import notify
+    from engine.notify import send_test
 
-    return notify.test(_load(options).notify, options.to)
+    return send_test(_load(options).notify, options.to)
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from analytics import compaction
+    from engine import run
+
+    lake = _lake_path(_load(options))
+    if not lake.is_dir():
+        raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
+    if options.grace < 0:
+        raise ConfigError(f"--grace {options.grace:g} is out of range: use 0 (nobody reads the lake) or more seconds")
+    run.become_unprivileged(lake, None)()
+    plan = compaction.Plan(older_s=60, least=2, grace_s=options.grace)
+    done = compaction.compact(lake, plan, lambda text: run.report("warning", text))
+    run.say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
+    return 0
+
+
+def _rules(options: argparse.Namespace) -> int:
+    from engine.detect.signatures.loader import check
+
+    lines, every = check(options.files, _load(options).signatures)
+    print("\n".join(lines))  # noqa: T201
+    return 0 if every else 2
 
 
 def _geoip(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from engine.alert_config import AlertsConfig, EveConfig, NotifyConfig, TargetConfig
 from engine.constants import MAX_CAPLEN
 from engine.errors import ConfigError
+from engine.rule_config import RulesConfig, rules_of
 from engine.toml_values import check as _check
 from engine.toml_values import section_lines, values_of
 
@@ -145,6 +146,49 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignaturesConfig:
+    """Rules about what payloads hold: the starter set, `files` in Suricata's syntax, `patterns` of plain regular
+    expressions. `home` is $HOME_NET, `variables` are more of the form NAME=value. Candidates are evaluated within
+    `budget` of one core; `join_bytes` of each direction are searched across segments, of the newest `flows` flows."""
+
+    enabled: bool = True
+    starter: bool = True
+    files: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    home: tuple[str, ...] = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")
+    variables: tuple[str, ...] = ()
+    engine: str = "auto"
+    budget: float = 0.25
+    join_bytes: int = 8192
+    flows: int = 32_768
+
+    def __post_init__(self) -> None:
+        engines = ("auto", "hyperscan", "re2")
+        _check(self.engine in engines, "signatures.engine", self.engine, "use auto, hyperscan or re2")
+        _check(0 < self.budget <= 1, "signatures.budget", self.budget, "use more than 0, up to 1")
+        _check(0 <= self.join_bytes <= 1 << 20, "signatures.join_bytes", self.join_bytes, "use 0 to 1048576 bytes")
+        _check(8 <= self.flows <= 1 << 22, "signatures.flows", self.flows, "use 8 to 4194304")
+        _check(bool(self.home), "signatures.home", self.home, "give at least one network")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntelConfig:
+    """Lists of addresses, networks, domains and JA3 or JA4 fingerprints. Files are read again when they change; a URL
+    is fetched only with `refresh_minutes` above 0. A list older than `max_age_days` is not used (0: any age)."""
+
+    enabled: bool = True
+    lists: tuple[str, ...] = ()
+    refresh_minutes: int = 0
+    max_age_days: int = 0
+    repeat_s: int = 60
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.refresh_minutes <= 525_600, "intel.refresh_minutes", self.refresh_minutes, "use 0 to 525600")
+        _check(0 <= self.max_age_days <= 36_500, "intel.max_age_days", self.max_age_days, "use 0 to 36500 days")
+        _check(1 <= self.repeat_s <= 86_400, "intel.repeat_s", self.repeat_s, "use 1 to 86400 seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
     """Threads. 0 chooses by the number of cores."""
 
@@ -175,6 +219,9 @@ class EngineConfig:
     flows: FlowsConfig = field(default_factory=FlowsConfig)
     applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
+    intel: IntelConfig = field(default_factory=IntelConfig)
+    rules: RulesConfig = field(default_factory=RulesConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     web: WebConfig = field(default_factory=WebConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
@@ -190,6 +237,9 @@ class EngineConfig:
         """The configuration as TOML text, secrets masked."""
         lines = []
         for section in fields(self):
+            if section.name == "rules":
+                lines += self.rules.lines()
+                continue
             lines += [*section_lines(section.name, getattr(self, section.name)), ""]
         return "\n".join(lines)
 
@@ -211,6 +261,9 @@ def load_config(path: str | None) -> EngineConfig:
         if part is None or not isinstance(values, dict):
             known = ", ".join(f"[{f.name}]" for f in fields(config))
             raise ConfigError(f"configuration file {path}: unknown section {section!r}; known are {known}")
+        if section == "rules":
+            config = replace(config, rules=rules_of(path, values))
+            continue
         config = config.override(section, **values_of(path, section, part, values))
     return config.override("notify", targets=tuple(_with_url(t) for t in config.notify.targets))
 

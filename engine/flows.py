@@ -89,7 +89,7 @@ class FlowTable:
         self._index = _words(1 << (2 * config.max_flows - 1).bit_length(), 1).reshape(-1)
         self._free: NDArray[np.int32] = np.arange(slots - 1, -1, -1, dtype=np.int32)
         self._ended: NDArray[np.int32] = np.zeros(slots, np.int32)
-        self._slot_of: NDArray[np.int32] = np.zeros(rows, np.int32)
+        self.slot_of: NDArray[np.int32] = np.zeros(rows, np.int32)
         self._keys = _words(rows + 1, flow_key.N_KEY)
         self._fragments: NDArray[np.int64] = np.zeros((_FRAGMENTS, flow.N_FRAGMENT), np.int64)
         self._taps: NDArray[np.int64] = np.zeros((flow.N_TAP, rows), np.int64)
@@ -136,7 +136,7 @@ class FlowTable:
             row_0 = int(state[flow.T_PACKETS]) - first
             stop, why = flow.follow(
                 frames.arena, p.short, p.int_, p.long, p.address, p.entropy, p.present, first, p.count,
-                self._keys, self.records, self._index, self._free, self._ended, self._slot_of, self._fragments,
+                self._keys, self.records, self._index, self._free, self._ended, self.slot_of, self._fragments,
                 self._taps, self._patterns, self._buckets, _ENCRYPTED, self._names, self._app_of_proto, self._seeds,
                 self._limits, state,
             )  # fmt: skip
@@ -144,7 +144,7 @@ class FlowTable:
                 taps = self._taps[:, : state[flow.T_TAPS]]
                 if self.applications.read(taps, frames, packets, row_0, self.records, self.names):
                     flow_apps.mark_rows(
-                        p.short, p.int_, p.present, self._slot_of, first, stop, row_0, self.records, _ENCRYPTED,
+                        p.short, p.int_, p.present, self.slot_of, first, stop, row_0, self.records, _ENCRYPTED,
                         self._names,
                     )  # fmt: skip
             if why == flow.SWEEP:
@@ -224,7 +224,7 @@ class FlowTable:
         flow_end.end_source(*arrays, 0, self._state)
         flow_end.release(self.records, self._free, self._ended, self._state)
         p = packets
-        flow_apps.mark_rows(p.short, p.int_, p.present, self._slot_of, 0, 0, 0, self.records, _ENCRYPTED, self._names)
+        flow_apps.mark_rows(p.short, p.int_, p.present, self.slot_of, 0, 0, 0, self.records, _ENCRYPTED, self._names)
         self._rows.add(self.records, self._ended[:0])
         self._rows.seal(self.names, {})
         self._rows.to_arrow()
@@ -325,9 +325,7 @@ class FlowRows:
     def _array(self, column: Column, n: int, dictionaries: dict[str, Any]) -> pa.Array:
         at = column.index
         if column.storage == "community":
-            return pa.StringArray.from_buffers(
-                n, pa.py_buffer(self._id_offsets[: n + 1]), pa.py_buffer(self._ids)
-            ).dictionary_encode()
+            return pa.StringArray.from_buffers(n, pa.py_buffer(self._id_offsets[: n + 1]), pa.py_buffer(self._ids))
         if column.storage == "head":
             offsets = self._head_offsets[at, : n + 1]
             data = pa.Array.from_buffers(

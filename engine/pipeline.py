@@ -284,6 +284,7 @@ class Pipeline:
                 return
             elif item is not _NOTHING:
                 self._analyser.end_source(item.name)
+                self._rows.put(item)
             self._analyser.pass_on_due()
 
     def _publish(self) -> None:
@@ -298,6 +299,8 @@ class Pipeline:
                 worker.free.put(rows)
             elif isinstance(row, SideRows):
                 self._publisher.take_side(row)
+            elif isinstance(row, EndOfSource):
+                self._publisher.end_source(row.name)
             self._observe()
             if row is None:
                 self._publisher.finish()

@@ -14,7 +14,7 @@ class Level(IntEnum):
 
     NONE = 0
     FRAMES = 1  # raw frames are not stored
-    ROWS = 2  # packet rows are not written; flows, applications and rollups stay exact
+    ROWS = 2  # packet rows are not written; flows and applications stay exact
     SCORES = 3  # packets are not scored
 
 

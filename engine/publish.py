@@ -20,10 +20,12 @@ from engine.errors import StoreError
 from engine.flows import FlowRows
 from engine.metrics import TOTAL_FIELDS, Books, SourceTotals
 from engine.packets import L_TS, PacketBatch
+from engine.rollups import Rollups
 from engine.tables import TABLES, arrow_schema
 from engine.writer import TableWriter
 
 _STATS_EVERY_S: Final = 1.0
+_ROLLUPS_EVERY_S: Final = 1.0
 _OWN: Final = ("packets", "addresses", "capture_stats")
 
 
@@ -42,12 +44,13 @@ class Publisher:
         self._stats = TableWriter(lake, "capture_stats", config, run)
         self._side = {table: _SideTable(lake, table, config, run) for table in TABLES if table not in _OWN}
         self._columns = Columns()
+        self._rollups = Rollups()
         self._on_failure = on_failure
         self._books = books
         self._pending: dict[str, SourceTotals] = defaultdict(SourceTotals)  # appended, not published
         self._settled = 0  # rows visible when `_pending` was last empty
         self._reported: dict[str, SourceTotals] = {}  # already in capture_stats
-        self._stats_at = time.monotonic()
+        self._stats_at = self._rollups_at = time.monotonic()
         self._source = ""  # of the rows written last: what side tables lose at the end is counted there
 
     # --- rows ----------------------------------------------------------------------------------------------------
@@ -62,6 +65,7 @@ class Publisher:
         try:
             self._packets.append(self._columns.to_arrow(batch))
             self._addresses.append(self._columns.new_addresses(int(batch.long[L_TS, 0])))
+            self._rollups.take(batch, self._columns.ips)
         except StoreError as error:
             self._lose(error)
 
@@ -73,17 +77,25 @@ class Publisher:
         try:
             if isinstance(side.rows, FlowRows):
                 table.append(side.rows.to_arrow())
-            else:
+            elif isinstance(side.rows, list):
                 table.append_rows(side.rows)
+            else:
+                table.append(side.rows)
             if side.publish:
                 table.publish()
         except StoreError as error:
-            lost = max(table.discard(), side.rows.count if isinstance(side.rows, FlowRows) else len(side.rows))
-            self._books.of(side.source).flows_not_written += lost
+            self._books.of(side.source).flows_not_written += max(table.discard(), _length(side.rows))
             self._on_failure(error)
         finally:
             if isinstance(side.rows, FlowRows):
                 side.rows.release()
+
+    def _take_rollup(self, table: str, rows: pa.RecordBatch) -> None:
+        self.take_side(SideRows(table, rows, self._source, publish=True))
+
+    def end_source(self, source: str) -> None:
+        """A source will send no more rows."""
+        self._rollups.end_source(source)
 
     def observe(self, source: str, received: int, kernel_drops: int, interface_drops: int, unread: int = 0) -> None:
         """Record a source's own counters, as totals."""
@@ -97,6 +109,9 @@ class Publisher:
 
     def publish_due(self) -> None:
         """Publish when a segment is due, and the counters every second, also when nothing arrives."""
+        if time.monotonic() - self._rollups_at >= _ROLLUPS_EVERY_S:
+            self._rollups_at = time.monotonic()
+            self._rollups.flush(self._take_rollup)
         if self._packets.due:
             self.publish()
         elif time.monotonic() - self._stats_at >= _STATS_EVERY_S and not self._packets.pending:
@@ -104,6 +119,7 @@ class Publisher:
 
     def finish(self) -> None:
         """Make everything visible."""
+        self._rollups.flush(self._take_rollup, everything=True)
         for table in self._side.values():
             try:
                 table.publish()
@@ -169,6 +185,12 @@ class Publisher:
             self._on_failure(error)
         else:
             self._reported = reported
+
+
+def _length(rows: FlowRows | list[Any] | pa.RecordBatch) -> int:
+    if isinstance(rows, FlowRows):
+        return rows.count
+    return len(rows) if isinstance(rows, list) else int(rows.num_rows)
 
 
 class _SideTable(TableWriter):

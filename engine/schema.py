@@ -68,12 +68,12 @@ def arrow_type(column: Column) -> Any:
 
 
 def schema_of(columns: Iterable[Column], dictionaries: bool = False) -> pa.Schema:
-    """The Arrow schema of segments. With `dictionaries`, text is dictionary-encoded, indexed by the column that the
-    batch stores: int16 for "short" storage, else int32."""
+    """The Arrow schema of segments. With `dictionaries`, text is dictionary-encoded (unless Parquet is to hold it
+    plain), indexed by the column that the batch stores: int16 for "short" storage, else int32."""
     import pyarrow as pa
 
     def kind(column: Column) -> Any:
-        if dictionaries and column.type == "text":
+        if dictionaries and column.type == "text" and not column.encoding.startswith("plain"):
             return pa.dictionary(pa.int16() if column.storage == "short" else pa.int32(), pa.string())
         return arrow_type(column)
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import StoreError
 from engine.schema import parquet_options
+from engine.swap import no_swap
 from engine.tables import TABLES, arrow_schema
 
 UNFINISHED = ".inprogress"
@@ -62,14 +63,17 @@ def add_segment(lake: Path, table: str, sensor: str, rows: list[dict[str, Any]])
     final = folder / f"{ts:016d}-{secrets.token_hex(8)}.parquet"
     partial = f"{final}{UNFINISHED}"
     try:
-        make_directories(folder)
-        pq.write_table(pa.Table.from_batches([batch]), partial, **parquet_options(TABLES[table]))
+        make_directories(base)
+        with no_swap(base):
+            make_directories(folder)
+            pq.write_table(pa.Table.from_batches([batch]), partial, **parquet_options(TABLES[table]))
         if os.geteuid() == 0:
             owner = lake.stat()
-            for path in (base, folder.parent, folder, Path(partial)):
+            for path in (base.parent, base, folder.parent, folder, Path(partial)):
                 os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         sync(partial)
-        os.rename(partial, final)
+        with no_swap(base):
+            os.rename(partial, final)
         sync(str(folder))
     except OSError as error:
         with contextlib.suppress(OSError):

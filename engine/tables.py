@@ -13,6 +13,7 @@ from engine.dissect.base import FLOW_COLUMNS
 from engine.flow_row import END_REASON_MEANINGS, FLOWS, OUTCOME_MEANINGS
 from engine.packets import PACKETS, STATUS
 from engine.schema import SQL_TYPES, Column, schema_of
+from engine.window_row import WINDOWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,6 +83,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "addresses": ADDRESSES,
     "rollup_1s": ROLLUP_1S,
     "rollup_1m": ROLLUP_1M,
+    "windows": WINDOWS,
     "alert_events": ALERT_EVENTS,
     **APPLICATION_TABLES,
 }

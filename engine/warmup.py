@@ -7,9 +7,12 @@ import numpy as np
 from engine.applications import Applications
 from engine.capture.bpf import compile_filter
 from engine.columns import Columns
-from engine.config import FlowsConfig
+from engine.config import FlowsConfig, IntelConfig
 from engine.constants import LINKTYPE_ETHERNET, MAX_CAPLEN
 from engine.decode import Decoder
+from engine.detect.detector import Detector
+from engine.detect.intel import Intel
+from engine.detect.signatures.gatherer import Gatherer
 from engine.flows import FlowTable
 from engine.jit import cache_is_warm, mark_warm
 from engine.kernels import frames as frame_records
@@ -26,6 +29,9 @@ def warm_up() -> None:
     frames, packets = FrameBatch(8, 4096), PacketBatch(8)
     Decoder().decode(frames, packets)
     FlowTable(FlowsConfig(max_flows=1000), lambda rows: rows.release(), Applications(), rows=8).warm_up(frames, packets)
+    Detector({}, 8, rows=8, hosts=8, pairs=8, targets=8, waits=8).windows.warm_up(frames, packets)
+    Gatherer(0, 8, rows=8).warm_up(frames, packets)
+    Intel(IntelConfig()).warm_up(packets)
     scorer = Scorer(rows=8)
     scorer.warm_up(packets)
     Reservoir(8).warm_up(scorer.features)

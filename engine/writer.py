@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from engine.config import LakeConfig
 from engine.schema import parquet_options
 from engine.segment_file import UNFINISHED, make_directories, store_error, sync
+from engine.swap import no_swap
 from engine.tables import TABLES, arrow_schema
 
 _HOUR_US: Final = 3_600_000_000
@@ -101,7 +102,9 @@ class TableWriter:
         first = int(batch.column(self._time)[0].cast(pa.int64()).as_py())
         self._sequence += 1
         final = folder / f"{max(0, first):016d}-{self._run}{self._sequence:06d}.parquet"
-        sink = pa.OSFile(str(final) + UNFINISHED, "wb")
+        with no_swap(self._root):
+            make_directories(folder)
+            sink = pa.OSFile(str(final) + UNFINISHED, "wb")
         writer = pq.ParquetWriter(sink, self._schema, **self._options)
         segment = self._segments[hour] = _Segment(final, writer, sink, time.monotonic())
         return segment
@@ -115,7 +118,8 @@ class TableWriter:
                 segment.writer.close()
                 segment.sink.close()
                 sync(partial)
-                os.rename(partial, segment.final)
+                with no_swap(self._root):
+                    os.rename(partial, segment.final)
                 sync(str(segment.final.parent))
             except OSError as error:
                 raise store_error(segment.final, error) from None

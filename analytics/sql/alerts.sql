@@ -16,7 +16,7 @@ marks AS (
            max(ts) FILTER (event = 'acknowledged') AS marked,
            arg_max(note, ts) FILTER (note IS NOT NULL) AS note, count(note) AS notes
     FROM table_between('alert_events', nullif(since, since), nullif(since, since))
-    WHERE event IN ('acknowledged', 'reopened', 'note', 'manual') GROUP BY incident_id)
+    WHERE sensor = 'operator' AND event IN ('acknowledged', 'reopened', 'note') GROUP BY incident_id)
 SELECT states.incident_id, first_seen, last_seen, kind, severity, src_ip, dst_ip, "count", why, evidence, confidence,
        CASE WHEN mark = 'acknowledged' THEN 'acknowledged' ELSE 'open' END AS status,
        event IN ('opened', 'updated') AS active,
@@ -32,7 +32,7 @@ ORDER BY first_seen DESC, states.incident_id;
 -- were taken back are left out, those whose time is over have `active` false.
 CREATE OR REPLACE MACRO mutes_between(since := NULL, until := NULL) AS TABLE
 WITH words AS (
-    SELECT * FROM table_between('alert_events', since, until) WHERE event IN ('muted', 'unmuted')
+    SELECT * FROM table_between('alert_events', since, until) WHERE sensor = 'operator' AND event IN ('muted', 'unmuted')
     QUALIFY row_number() OVER (PARTITION BY kind, src_ip, dst_ip ORDER BY ts DESC) = 1)
 SELECT kind, src_ip, dst_ip, ts AS muted_at, words.until AS muted_until, actor AS muted_by, note,
        words.until IS NULL OR words.until > now()::TIMESTAMP AS active

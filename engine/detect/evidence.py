@@ -18,24 +18,31 @@ _BYTES: Final = 16_384  # of the whole
 _BIG: Final = 1 << 62
 FIRST: Final = "first"
 PEAK: Final = "peak"
+ALL: Final = "all"
+_TEXTS: Final = 10  # different ones of a name
 
 
 def clean(text: str, limit: int = _CHARS) -> str:
     """On one line, and as it looks: control, format and surrogate characters become a middle dot."""
     if not text.isprintable():
-        text = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "·" for c in text[: limit + 1])
+        text = "".join(map(_seen, text[: limit + 1]))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-class Evidence:
-    """The numbers of an incident: of each name the newest; the first and the largest, where they differ."""
+def _seen(c: str) -> str:
+    return c if c.isprintable() else " " if unicodedata.category(c) == "Zs" else "·"
 
-    __slots__ = ("_first", "_newest", "_peak")
+
+class Evidence:
+    """The numbers of an incident: of each name the newest; the first, the largest and all texts, where they differ."""
+
+    __slots__ = ("_first", "_newest", "_peak", "_texts")
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._newest: dict[str, Any] = {}
         self._first: dict[str, Any] = {}
         self._peak: dict[str, int | float] = {}
+        self._texts: dict[str, dict[str, None]] = {}
         self.add(values)
 
     def add(self, values: dict[str, Any]) -> None:
@@ -51,13 +58,18 @@ class Evidence:
                 before = peak.get(name)
                 if before is None or value > before:
                     peak[name] = value
+            elif kind is str:
+                texts = self._texts.setdefault(name, {})
+                if len(texts) < _TEXTS:
+                    texts[value] = None
 
     def text(self) -> str:
         """All of it as one JSON object."""
         whole = {_name(name): _tame(value) for name, value in self._newest.items()}
         first = {_name(n): _tame(v) for n, v in self._first.items() if v != self._newest[n]}
         peak = {_name(n): _tame(v) for n, v in self._peak.items() if v != self._newest[n]}
-        whole |= {name: part for name, part in ((FIRST, first), (PEAK, peak)) if part}
+        texts = {_name(n): [clean(t) for t in found] for n, found in self._texts.items() if len(found) > 1}
+        whole |= {name: part for name, part in ((FIRST, first), (PEAK, peak), (ALL, texts)) if part}
         text = _json(whole)
         if len(text) <= _BYTES:
             return text
@@ -66,7 +78,7 @@ class Evidence:
 
 def _name(name: object) -> str:
     text = clean(str(name), 64)
-    return f"{text}_" if text in (FIRST, PEAK) else text
+    return f"{text}_" if text in (FIRST, PEAK, ALL) else text
 
 
 def _json(value: Any) -> str:

@@ -22,7 +22,11 @@ from engine.detect.suppress import Suppression, suppressions
 
 BUDGET: Final = "budget_exceeded"
 # Kinds whose findings come further apart than the general cooldown.
-COOLDOWNS_S: Final = {"beacon": 3_600.0, "slow_scan": 600.0, BUDGET: 3_600.0}
+COOLDOWNS_S: Final = {
+    "beacon": 3_600.0, BUDGET: 3_600.0, "cleartext_credentials": 7_200.0, "ml_anomaly": 300.0,
+    "ssh_bruteforce": 300.0, "http_bruteforce": 300.0, "ftp_bruteforce": 300.0,
+    "dns_tunnel": 300.0, "icmp_tunnel": 300.0, "exfiltration": 300.0, "web_scan": 300.0,
+}  # fmt: skip
 _S: Final = 1_000_000
 _HOUR: Final = 3_600 * _S
 _LATE: Final = 10 * _S  # a finding may come so much later than its time

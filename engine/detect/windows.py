@@ -1,4 +1,4 @@
-"""The windows of one thread: the tables that `engine.kernels.windows` counts in, and what they held when a tick ended."""
+"""The windows of one thread: the tables that `engine.kernels.windows` counts in, and what a tick leaves in them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from engine.dissect import APP_NAMES
-from engine.kernels import windows as w
+from engine.kernels import window_layout as w
+from engine.kernels import window_tables
+from engine.kernels import windows as kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.packets import FrameBatch, PacketBatch
 
-Rows = "NDArray[np.int64]"
 _EVENTS: Final = 256
 _SOURCES: Final = 256
 
@@ -48,12 +49,15 @@ class Tick:
     pairs: NDArray[np.int64]
     targets: NDArray[np.int64]
     arps: NDArray[np.int64]
-    done: list[str] = field(default_factory=list)
 
     def host(self, n: int) -> str:
         """Address of the n-th host."""
         row = self.windows.hosts[self.host_rows[n]]
         return address_text(int(row[w.H_HI]), int(row[w.H_LO]), int(row[w.H_META]))
+
+    def host_word(self, n: int, word: int) -> int:
+        """A word of the n-th host's row."""
+        return int(self.windows.hosts[self.host_rows[n], word])
 
     def pair(self, n: int) -> tuple[str, str]:
         """Client and server of the n-th pair."""
@@ -71,17 +75,26 @@ class Tick:
         return max(first_ns // 1000, (self.ts // 60_000_000 - 1) * 60_000_000)
 
 
+class Ended(NamedTuple):
+    """The hosts' windows of one length that ended: `start` in seconds, their rows, int64[n, N_COUNTERS]."""
+
+    start: int
+    length_s: int
+    rows: NDArray[np.int64]
+    counters: NDArray[np.int64]
+
+
 class Windows:
     """Counts batches; calls `on_tick` where half a second of the packets' clock ends. One instance per thread.
 
     Args:
         slots: of the flow table. hosts, pairs, targets: rows, powers of two. rows: of a batch.
-        seeds: of the hash, for tests; drawn at random otherwise.
+        waits: attempts that may wait for an answer, a power of two.
     """
 
     def __init__(
-        self, slots: int, on_tick: Callable[[Tick, bool], None], rows: int, hosts: int = 1 << 16, pairs: int = 1 << 16,
-        targets: int = 1 << 16, waits: int = 1 << 16,
+        self, slots: int, on_tick: Callable[[Tick, bool, list[Ended]], None], rows: int, hosts: int = 1 << 16,
+        pairs: int = 1 << 16, targets: int = 1 << 16, waits: int = 1 << 16,
     ) -> None:  # fmt: skip
         self._on_tick = on_tick
         self._flows = np.zeros((slots, w.N_TRACK), np.int64)
@@ -92,7 +105,7 @@ class Windows:
         self._arp_events = np.zeros((_EVENTS, w.N_ARP_EVENT), np.int64)
         self._waits = np.zeros((waits, w.N_WAIT), np.int64)
         self._slow = np.zeros((waits, w.N_WAIT), np.int64)
-        self._seen = np.zeros((1 << 17, w.WAYS), np.int64)
+        self._seen = np.zeros((1 << 17, window_tables.WAYS), np.int64)
         self._hashes = np.zeros((2, rows), np.uint64)
         self._seeds = np.frombuffer(os.urandom(24), np.uint64) | np.uint64(1)
         self._apps = np.array([APP_NAMES.index("ssh")], np.int64)
@@ -100,6 +113,29 @@ class Windows:
         self._sources: dict[str, int] = {}
         self._source = ""
         self.clear()
+
+    @property
+    def sources(self) -> list[str]:
+        """Those that have sent and not ended."""
+        return list(self._sources)
+
+    def clients_of(self, row: int) -> int:
+        """How many hosts are known as clients of the server of a pair."""
+        pairs, pair = self.pairs, self.pairs[row]
+        same = (pairs[:, w.P_S_LO] == pair[w.P_S_LO]) & (pairs[:, w.P_S_HI] == pair[w.P_S_HI])
+        same &= (self._pair_tags.reshape(-1) != 0) & (pairs[:, w.P_STARTS] > 0)
+        return len(np.unique(pairs[same, w.P_C_HASH]))
+
+    def address_of_mac(self, mac: int, other_than: int) -> int | None:
+        """An IPv4 address that was claimed first by this Ethernet address; None when it is not known by another."""
+        arps = self.arps
+        known = (self._arp_tags.reshape(-1) != 0) & (arps[:, w.A_MAC] == mac) & (arps[:, w.A_IP] != other_than)
+        return int(arps[known, w.A_IP][0]) if known.any() else None
+
+    @property
+    def evicted(self) -> int:
+        """Rows that made room for others."""
+        return int(self.state[w.S_EVICTED])
 
     @property
     def bound_bytes(self) -> int:
@@ -124,10 +160,10 @@ class Windows:
             used = set(self._sources.values())
             self._sources[p.source] = next((n for n in range(_SOURCES) if n not in used), _SOURCES - 1)
         source = self._sources[p.source]
-        w.hash_hosts(p.address, p.short, p.present, p.count, source, self._seeds, self._hashes)
+        kernel.hash_hosts(p.address, p.short, p.present, p.count, source, self._seeds, self._hashes)
         first = 0
         while True:
-            first, why = w.follow(
+            first, why = kernel.follow(
                 frames.arena, p.short, p.int_, p.long, p.address, p.entropy, p.present, slot_of, self._hashes, first,
                 p.count, source, self._apps, self._flows, self._host_tags, self.hosts, self._host_list,
                 self._pair_tags, self.pairs, self._pair_list, self._target_tags, self.targets, self._target_list,
@@ -143,12 +179,16 @@ class Windows:
             else:
                 self._end_tick(int(state[w.S_CLOCK]) // w.TICK_NS)
 
+    def source_name(self, number: int) -> str:
+        """The source of a row, whose H_META, P_META or T_META >> 1 is its number."""
+        return next((name for name, n in self._sources.items() if n == number), self._source)
+
     def pass_time(self, now_ns: int) -> None:
         """While no packet comes: judge what waits, as of `now_ns`."""
         state = self.state
         if state[w.S_HALF] == w.MISSING or now_ns // w.TICK_NS <= state[w.S_HALF]:
             return
-        w.pass_time(
+        kernel.pass_time(
             now_ns, self._flows, self._host_tags, self.hosts, self._host_list, self._pair_tags, self.pairs,
             self._pair_list, self._target_tags, self.targets, self._target_list, self._waits, self._slow, self._seen,
             self._seeds, state,
@@ -164,6 +204,13 @@ class Windows:
             del self._sources[name]
             if not self._sources:
                 self.clear()
+
+    def warm_up(self, frames: FrameBatch, packets: PacketBatch) -> None:
+        """Compile what has not been; `packets` must be empty."""
+        self.take(frames, packets, np.zeros(len(self._host_list), np.int32))
+        self.state[w.S_HALF] = self.state[w.S_CLOCK] = 0
+        self.pass_time(w.TICK_NS)
+        self.clear()
 
     def _end_tick(self, following: int | None) -> None:
         """Show what the tick touched; `following` is the half second that begins, None at an end."""
@@ -185,14 +232,36 @@ class Windows:
             self.targets[self._target_list[: state[w.S_TARGETS]]],
             self._arp_events[: state[w.S_ARPS]],
         )
-        old = int(state[w.S_HALF])
-        self._on_tick(tick, following is None or following >> 1 != old >> 1)
+        old = int(state[w.S_HALF]) >> 1
+        new = None if following is None else following >> 1
+        self._on_tick(tick, new != old, [] if new == old else self._ended(old, new))
         state[w.S_HOSTS] = state[w.S_PAIRS] = state[w.S_TARGETS] = state[w.S_ARPS] = 0
         state[w.S_TICK] += 1
         if following is not None:
             state[w.S_HALF] = following
 
+    def _ended(self, old: int, new: int | None) -> list[Ended]:
+        """The windows that end with second `old` when `new` begins."""
+        ended = []
+        tags = self._host_tags.reshape(-1)
+        quiet = np.where(tags == 0, 1 << 16, (old - tags) & 0xFFFF)
+        for level, length in enumerate(w.LEVEL_S):
+            if new is not None and old // length == new // length:
+                continue
+            rows = np.flatnonzero(quiet < length)
+            rows = rows[self.hosts[rows, w.H_SECOND] // length == old // length]
+            counters = self.hosts[rows, w.H_COUNTERS : w.H_COUNTERS + w.N_COUNTERS]
+            if level:
+                at = w.H_COUNTERS + level * w.N_COUNTERS
+                counters += self.hosts[rows, at : at + w.N_COUNTERS]
+            ended.append(Ended(old // length * length, length, rows, counters))
+        return ended
+
 
 def _table(rows: int, words: int) -> tuple[Any, Any, Any]:
     """Tags, rows and a list of touched rows."""
-    return np.zeros((rows // w.WAYS, w.WAYS), np.int64), np.zeros((rows, words), np.int64), np.zeros(rows, np.int32)
+    return (
+        np.zeros((rows // window_tables.WAYS, window_tables.WAYS), np.int64),
+        np.zeros((rows, words), np.int64),
+        np.zeros(rows, np.int32),
+    )

@@ -7,7 +7,7 @@ first few kilobytes. It is bounded; where it is full the flow of its neighbourho
 import numpy as np
 
 from engine import packets as k
-from engine.jit import helper, kernel
+from engine.jit import copy_bytes, helper, is_compiled, kernel
 
 # Columns of the entries, int64[power of two, N_ENTRY]. The words of a direction stand twice, the client's first.
 E_FLOW, E_LAST, E_STATE, E_HI, E_LO, E_PORT, E_NEXT, N_ENTRY = 0, 1, 2, 3, 4, 5, 6, 12
@@ -26,6 +26,19 @@ TAIL_BYTES = 512
 _PROBES = 8
 _NONE = -1
 _WORD = 0xFFFFFFFF
+
+
+if is_compiled():
+
+    @helper
+    def _copy(out, at, buf, start, n):
+        copy_bytes(out.ctypes.data + at, buf.ctypes.data + start, n)
+
+else:
+
+    @helper
+    def _copy(out, at, buf, start, n):
+        out[at : at + n] = buf[start : start + n]
 
 
 @helper
@@ -86,8 +99,7 @@ def _put(arena, start, end, at, base, border, buffer, pieces, n):
     """Write bytes of the arena to the buffer, and note them as piece `n` that begins `border` bytes earlier.
 
     Returns one past the line feed behind them."""
-    for b in range(end - start):
-        buffer[at + b] = arena[start + b]
+    _copy(buffer, at, arena, start, end - start)
     pieces[P_START, n] = at - border
     pieces[P_PAYLOAD, n] = at
     pieces[P_END, n] = at + end - start
@@ -98,10 +110,12 @@ def _put(arena, start, end, at, base, border, buffer, pieces, n):
 
 
 @helper
-def _join(arena, start, end, seq, wire, at, e, w, tail, entries, buffer, limit, pieces, n):
+def _join(arena, start, end, seq, wire, at, e, w, first, tails, entries, buffer, limit, pieces, n):
     """Put what precedes the payload in its stream and the payload's first bytes into a piece; keep the new tail.
 
-    Args: e, w: entry and first word of the direction. tail: row of `tails`. Returns one past the last byte written."""
+    Args: e, w: entry and first word of the direction. first: where its tail is in `tails`.
+
+    Returns one past the last byte written."""
     ahead = np.int64(0)
     if entries[e, w + X_NEXT] != _NONE:
         ahead = (seq - entries[e, w + X_NEXT] + 0x80000000 & _WORD) - 0x80000000
@@ -113,8 +127,7 @@ def _join(arena, start, end, seq, wire, at, e, w, tail, entries, buffer, limit, 
     seen = entries[e, w + X_SEEN]
     kept = entries[e, w + X_TAIL]
     if kept > 0:
-        for b in range(kept):
-            buffer[at + b] = tail[b]
+        _copy(buffer, at, tails, first, kept)
         at = _put(arena, start, min(end, start + TAIL_BYTES), at + kept, seen - kept, kept, buffer, pieces, n)
     entries[e, w + X_NEXT] = seq + wire & _WORD
     entries[e, w + X_SEEN] = seen + wire
@@ -124,10 +137,9 @@ def _join(arena, start, end, seq, wire, at, e, w, tail, entries, buffer, limit, 
         return at
     old = max(np.int64(0), min(kept, TAIL_BYTES - length))
     for b in range(old):
-        tail[b] = tail[kept - old + b]
+        tails[first + b] = tails[first + kept - old + b]
     fresh = min(length, TAIL_BYTES)
-    for b in range(fresh):
-        tail[old + b] = arena[end - fresh + b]
+    _copy(tails, first + old, arena, end - fresh, fresh)
     entries[e, w + X_TAIL] = old + fresh
     return at
 
@@ -143,7 +155,7 @@ def gather(
 
     Args:
         arena, short, int_, long, address, present: as in FrameBatch and PacketBatch, after the flow table.
-        entries: int64[power of two, N_ENTRY]. tails: uint8[2 * entries, TAIL_BYTES], client's and server's.
+        entries: int64[power of two, N_ENTRY]. tails: uint8[2 * entries * TAIL_BYTES], client's and server's.
         limit: bytes of a direction that are joined across segments, 0 for none.
         buffer: uint8[n], n more than the longest payload + 2 * TAIL_BYTES + 3. pieces: int64[N_PIECE, 2 * rows].
         sides: uint8[rows], written. state: int64[N_STATE], written.
@@ -190,9 +202,9 @@ def gather(
                 seq = long[k.L_INNER_SEQ if inner else k.L_TCP_SEQ, i]
                 wire = long[k.L_INNER_PAYLOAD_LEN if inner else k.L_PAYLOAD_LEN, i]
                 pieces[P_ROW, n] = i
-                tail = tails[2 * e + (0 if side & FROM_CLIENT else 1)]
+                tail = (2 * e + (0 if side & FROM_CLIENT else 1)) * TAIL_BYTES
                 was = at
-                at = _join(arena, start, end, seq, wire, at, e, w, tail, entries, buffer, limit, pieces, n)
+                at = _join(arena, start, end, seq, wire, at, e, w, tail, tails, entries, buffer, limit, pieces, n)
                 n += at != was
         i += 1
     state[S_PIECES] = n

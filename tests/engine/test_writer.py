@@ -62,6 +62,26 @@ def test_init__each_table_is_readable_at_once(tmp_path: Path) -> None:
     assert sorted(lake.rglob("*")) == before
 
 
+def test_segment__columns_lie_as_the_schema_says(tmp_path: Path) -> None:
+    """Encodings that every reader knows, and statistics only where row groups are passed over by them."""
+    out = writer(tmp_path)
+    out.append(packets([NOON_NS + i * 1000 for i in range(500)]))
+    out.publish()
+    group = pq.read_metadata(next(tmp_path.rglob("*.parquet"))).row_group(0)
+    known = {"PLAIN", "RLE", "RLE_DICTIONARY", "DELTA_BINARY_PACKED"}
+    columns = {c.name: c for c in TABLES["packets"] if c.stored}
+    for i in range(group.num_columns):
+        found = group.column(i)
+        words = columns[found.path_in_schema].encoding.split()
+        assert set(found.encodings) <= known, found.path_in_schema
+        assert ("DELTA_BINARY_PACKED" in found.encodings) == ("delta" in words), found.path_in_schema
+        assert found.has_dictionary_page == ("dict" in words), found.path_in_schema
+        codec = next((w for w in words if w in ("snappy", "zstd")), "uncompressed")
+        assert found.compression.lower() == codec, found.path_in_schema
+        assert (found.statistics is not None) == ("stats" in words), found.path_in_schema
+    assert [c.name for c in columns.values() if not c.encoding] == []
+
+
 def test_append__rows_go_to_the_hour_of_their_time(tmp_path: Path) -> None:
     out = writer(tmp_path)
     times = [NOON_NS, NOON_NS + HOUR_NS, NOON_NS + HOUR_NS - 1, NOON_NS - 1]

@@ -1,1 +1,1 @@
-"""Signatures: rules in a subset of Suricata's language and plain regular expressions, over payloads and application rows."""
+"""Signatures: a subset of Suricata's rules, and plain regular expressions, over payloads and application rows."""

@@ -10,8 +10,17 @@ from typing import Any, Final
 from engine.detect.signatures import priorities
 from engine.detect.signatures.networks import parse_addresses, parse_ports
 from engine.detect.signatures.regex import parse_regex
-from engine.detect.signatures.rule import PAYLOAD, STICKY, Content, Flags, Item, Pcre, Range, Rule, Threshold
-from engine.detect.signatures.scanner import check_pattern
+from engine.detect.signatures.rule import (
+    PAYLOAD,
+    STICKY,
+    Content,
+    Flags,
+    Item,
+    Pcre,
+    Range,
+    Rule,
+    Threshold,
+)
 from engine.detect.signatures.syntax import Option, Refused, RuleText, content_bytes, parse_rule, unquote
 
 _ACTIONS: Final = ("alert", "drop", "reject", "rejectsrc", "rejectdst", "rejectboth")  # nothing is dropped: it reports
@@ -109,11 +118,6 @@ def _check(rule: Rule) -> None:
         raise Refused("itype and icode need the protocol icmp")
     if rule.flags and rule.protos != {6}:
         raise Refused("flags needs the protocol tcp")
-    for item in rule.items:
-        if isinstance(item, Pcre) and not item.negated:
-            from engine.detect.signatures.rule import pattern_of
-
-            check_pattern(pattern_of(item))
 
 
 # --- contents -----------------------------------------------------------------------------------------------------
@@ -234,7 +238,7 @@ def _flags(draft: _Draft, option: Option) -> None:
 
 
 def _threshold(draft: _Draft, option: Option) -> None:
-    parts = dict(part.split(None, 1) if " " in part.strip() else (part.strip(), "") for part in _comma(option))
+    parts = {name: value for name, _, value in (part.partition(" ") for part in _comma(option))}
     kind, track = parts.pop("type", ""), parts.pop("track", "")
     count, seconds = parts.pop("count", ""), parts.pop("seconds", "")
     if parts:
@@ -302,7 +306,7 @@ _HANDLERS: Final[dict[str, Callable[[_Draft, Option], None]]] = {
     "within": lambda d, o: _modify(d, o, within=_number(o, 1)),
     "startswith": lambda d, o: _modify(d, o, startswith=True),
     "endswith": lambda d, o: _modify(d, o, endswith=True),
-    "rawbytes": lambda d, o: _modify(d, o),
+    "rawbytes": _modify,
     "flow": _flow, "dsize": _range_of("dsize", 1 << 20), "itype": _range_of("itype", 255),
     "icode": _range_of("icode", 255), "flags": _flags, "threshold": _threshold,
     "sid": _value("sid"), "rev": _value("rev"), "msg": _message, "classtype": _classtype, "priority": _priority,

@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.detect.signatures.rule import Content, Item, Pcre
 
-MAX_STEPS: Final = 2_000  # tries of one rule on one buffer, after which it does not match
+MAX_STEPS: Final = 1_000  # tries of one rule on one buffer, after which it does not match
 _END: Final = 1 << 40
 
 

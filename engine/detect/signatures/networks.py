@@ -19,10 +19,15 @@ Leaf = Callable[[str], tuple[int, int] | None]
 
 # As in the file suricata.yaml that Suricata ships; HOME_NET comes from the configuration.
 ADDRESS_VARIABLES: Final = {
-    "EXTERNAL_NET": "!$HOME_NET", "HTTP_SERVERS": "$HOME_NET", "SMTP_SERVERS": "$HOME_NET", "SQL_SERVERS": "$HOME_NET",
-    "DNS_SERVERS": "$HOME_NET", "TELNET_SERVERS": "$HOME_NET", "AIM_SERVERS": "$EXTERNAL_NET", "DC_SERVERS": "$HOME_NET",
-    "DNP3_SERVER": "$HOME_NET", "DNP3_CLIENT": "$HOME_NET", "MODBUS_CLIENT": "$HOME_NET", "MODBUS_SERVER": "$HOME_NET",
-    "ENIP_CLIENT": "$HOME_NET", "ENIP_SERVER": "$HOME_NET",
+    "EXTERNAL_NET": "!$HOME_NET",
+    "AIM_SERVERS": "$EXTERNAL_NET",
+    **dict.fromkeys(
+        (
+            "HTTP_SERVERS", "SMTP_SERVERS", "SQL_SERVERS", "DNS_SERVERS", "TELNET_SERVERS", "DC_SERVERS", "DNP3_SERVER",
+            "DNP3_CLIENT", "MODBUS_CLIENT", "MODBUS_SERVER", "ENIP_CLIENT", "ENIP_SERVER",
+        ),
+        "$HOME_NET",
+    ),
 }  # fmt: skip
 PORT_VARIABLES: Final = {
     "HTTP_PORTS": "80", "SHELLCODE_PORTS": "!80", "ORACLE_PORTS": "1521", "SSH_PORTS": "22", "DNP3_PORTS": "20000",

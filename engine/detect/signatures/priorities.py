@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-_PRIORITY_1: Final = (
-    "attempted-admin attempted-user inappropriate-content policy-violation shellcode-detect successful-admin "
-    "successful-user trojan-activity unsuccessful-user web-application-attack targeted-activity exploit-kit "
-    "domain-c2 credential-theft command-and-control coin-mining"
-).split()
-_PRIORITY_3: Final = (
-    "not-suspicious unknown misc-activity network-scan protocol-command-decode string-detect tcp-connection "
-    "icmp-event"
-).split()
+_PRIORITY_1: Final = frozenset({
+    "attempted-admin", "attempted-user", "inappropriate-content", "policy-violation", "shellcode-detect",
+    "successful-admin", "successful-user", "trojan-activity", "unsuccessful-user", "web-application-attack",
+    "targeted-activity", "exploit-kit", "domain-c2", "credential-theft", "command-and-control", "coin-mining",
+})  # fmt: skip
+_PRIORITY_3: Final = frozenset({
+    "not-suspicious", "unknown", "misc-activity", "network-scan", "protocol-command-decode", "string-detect",
+    "tcp-connection", "icmp-event",
+})  # fmt: skip
 _BY_METADATA: Final = {"informational": "low", "minor": "low", "major": "high", "critical": "critical"}
 
 

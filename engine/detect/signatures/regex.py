@@ -247,7 +247,7 @@ class _Writer:
 def _literal(c: str) -> str:
     """A character that means itself: its bytes in UTF-8."""
     if c.isascii():
-        return c if c.isalnum() or c in " _/=<>&%!,:;'\"@~`#-" and c != "#" else f"\\x{ord(c):02x}"
+        return c if c.isalnum() or c in " _/=<>&%!,:;'\"@~`-" else f"\\x{ord(c):02x}"
     written = "".join(f"\\x{b:02x}" for b in c.encode("utf-8", "surrogateescape"))
     return f"(?:{written})" if len(written) > 4 else written
 

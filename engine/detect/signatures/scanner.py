@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STOP_AFTER: Final = 128  # matches, then look whether they are all of one piece
-_TOO_MANY: Final = 32  # of one piece: it is scanned again, each pattern reported once
+_TOO_MANY: Final = 32  # of one piece: RE2 says which patterns they are of
 _CHUNK_BYTES: Final = 1 << 16
 _SET_MEMORY: Final = 256 << 20
 
@@ -68,10 +68,19 @@ def make_scanner(patterns: Sequence[Pattern], engine: str = "auto") -> Scanner:
     return Re2Scanner(patterns)
 
 
-def check_pattern(pattern: Pattern) -> None:
-    """Raise Refused when an engine cannot take the pattern."""
-    for kind in (HyperscanScanner, Re2Scanner) if importlib.util.find_spec("hyperscan") else (Re2Scanner,):
-        kind([pattern])
+def refused_patterns(patterns: Sequence[Pattern], engine: str = "auto") -> dict[int, str]:
+    """Why an engine cannot take some of the patterns, by number; one after the other only if all together fail."""
+    try:
+        make_scanner(patterns, engine)
+    except Refused:
+        refused = {}
+        for number, pattern in enumerate(patterns):
+            try:
+                make_scanner([pattern], engine)
+            except Refused as reason:
+                refused[number] = str(reason)
+        return refused
+    return {}
 
 
 class HyperscanScanner:
@@ -84,23 +93,23 @@ class HyperscanScanner:
 
         self._lengths = np.array([len(p.literal) for p in patterns], np.int64)
         self._stopped = hyperscan.ScanTerminated
-        self._all = _compile(patterns, 0)
-        self._once = _compile(patterns, hyperscan.HS_FLAG_SINGLEMATCH)
+        self._database = _compile(patterns)
+        self._one_piece = Re2Scanner(patterns)  # Hyperscan's "report once" would double the time to compile
 
     def scan(self, data: memoryview, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """See Scanner."""
         if not len(starts) or not len(self._lengths):
             return np.empty((2, 0), np.int64)
-        found: list[tuple[int, int]] = []  # pattern, where it ends in `data`
+        found: list[tuple[int, int]] = []  # pattern, and where it ends in `data`, or -1 - piece
         at, last = int(starts[0]) - 1, int(ends[-1]) + 1
         while at < last:
             at = self._scan_from(data, at, last, starts, ends, found)
         if not found:
             return np.empty((2, 0), np.int64)
         pattern, end = np.array(found, np.int64).T
-        piece = np.searchsorted(ends, end)
-        np.minimum(piece, len(ends) - 1, out=piece)
-        inside = (end - np.maximum(self._lengths[pattern], 0) >= starts[piece]) & (end <= ends[piece])
+        named = end < 0
+        piece = np.where(named, -1 - end, np.minimum(np.searchsorted(ends, end), len(ends) - 1))
+        inside = named | ((end - self._lengths[pattern] >= starts[piece]) & (end <= ends[piece]))
         return _pairs(pattern[inside], piece[inside], len(self._lengths))
 
     def _scan_from(
@@ -114,7 +123,7 @@ class HyperscanScanner:
             new.append((pattern, end))
             return len(new) >= _STOP_AFTER
 
-        if self._run(self._all, data[at:last], note):
+        if self._run(data[at:last], note):
             found += [(p, at + end) for p, end in new]
             return last
         piece = int(np.searchsorted(ends, at + new[-1][1]))
@@ -125,21 +134,19 @@ class HyperscanScanner:
         found += [(p, at + end) for p, end in new if at + end < first]
         if sum(at + end >= first for _, end in new) < _TOO_MANY:
             return first - 1  # once more from the start of this piece, with room for all of its matches
-        self._run(
-            self._once, data[first - 1 : stop + 1], lambda p, s, e, f, c: found.append((p, min(first - 1 + e, stop)))
-        )
+        found += [(p, -piece - 1) for p in self._one_piece.match(data[first - 1 : stop + 1])]
         return stop
 
-    def _run(self, database: Any, data: memoryview, note: Any) -> bool:
+    def _run(self, data: memoryview, note: Any) -> bool:
         """False when `note` has stopped it."""
         try:
-            database.scan(data, match_event_handler=note)
+            self._database.scan(data, match_event_handler=note)
         except self._stopped:
             return False
         return True
 
 
-def _compile(patterns: Sequence[Pattern], flag: int) -> Any:
+def _compile(patterns: Sequence[Pattern]) -> Any:
     import hyperscan
 
     flags, texts = [], []
@@ -147,8 +154,7 @@ def _compile(patterns: Sequence[Pattern], flag: int) -> Any:
         text, caseless, dotall = pattern.text()
         texts.append(text.encode())
         flags.append(
-            flag
-            | hyperscan.HS_FLAG_MULTILINE
+            hyperscan.HS_FLAG_MULTILINE
             | (hyperscan.HS_FLAG_CASELESS if caseless else 0)
             | (hyperscan.HS_FLAG_DOTALL if dotall else 0)
         )
@@ -179,6 +185,10 @@ class Re2Scanner:
                 raise Refused("RE2 refuses its pattern") from None
         self._set.Compile()
 
+    def match(self, data: memoryview) -> list[int]:
+        """The patterns that match in one piece, given with the line feeds around it."""
+        return list(self._set.Match(data) or ())
+
     def scan(self, data: memoryview, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """See Scanner."""
         out: list[tuple[int, int]] = []
@@ -189,7 +199,7 @@ class Re2Scanner:
             if self._set.Match(data[int(starts[first]) - 1 : int(ends[after - 1]) + 1]):
                 for piece in range(first, after):
                     whole = data[int(starts[piece]) - 1 : int(ends[piece]) + 1]
-                    out += [(pattern, piece) for pattern in self._set.Match(whole)]
+                    out += [(pattern, piece) for pattern in self.match(whole)]
             first = after
         if not out:
             return np.empty((2, 0), np.int64)

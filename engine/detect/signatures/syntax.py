@@ -14,7 +14,7 @@ MAX_RULE: Final = 16_384
 _SPACE: Final = " \t"
 
 
-class Refused(ValueError):
+class Refused(ValueError):  # noqa: N818 - it names what happened to the rule
     """The rule is not used; the message names what of it is not supported or wrong."""
 
 
@@ -54,8 +54,8 @@ class RuleText:
 def rule_lines(text: str) -> Iterator[tuple[int, str]]:
     """(line number, rule) of each rule; comments and blank lines are passed over, a backslash continues a line."""
     held, began = "", 0
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip("\r")
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.rstrip("\r")
         if not held and (not line.strip() or line.lstrip().startswith("#")):
             continue
         began = began or number

@@ -1,0 +1,118 @@
+"""The detection stage: batches and applications' rows to findings and rows of `windows`. One instance per thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from engine import packets as k
+from engine.constants import PROTO_UDP
+from engine.detect.finding import Finding
+from engine.detect.rules import make_rules
+from engine.detect.rules.base import Recent, Rule
+from engine.detect.window_rows import rows_of
+from engine.detect.windows import Ended, Tick, Windows
+
+if TYPE_CHECKING:
+    from engine.flows import FlowTable
+    from engine.packets import FrameBatch, PacketBatch
+
+_AGAIN_US: Final = 10_000_000  # between two findings of the same kind, source and victim
+_KEYS: Final = 65_536
+_FLOOD_US: Final = 60_000_000
+
+
+class Detector:
+    """Finds what rules describe.
+
+    Args:
+        rules: overrides of the rules' parameters by rule, as in the configuration file. Raises ConfigError.
+        emit: takes rows of the table `windows`; None: they are not made.
+        slots: of the flow table, `len(table.records)`. rows: of a batch.
+    """
+
+    def __init__(
+        self, rules: Mapping[str, Mapping[str, Any]], slots: int,
+        emit: Callable[[list[dict[str, Any]]], None] | None = None, rows: int = k.ROWS_PER_BATCH, **sizes: int,
+    ) -> None:  # fmt: skip
+        self._rules = make_rules(rules)
+        self._readers: dict[str, list[Rule[Any]]] = {}
+        for rule in self._rules:
+            for table in rule.tables:
+                self._readers.setdefault(table, []).append(rule)
+        self._emit = emit
+        self.windows = Windows(slots, self._look, rows, **sizes)
+        self._found: list[Finding] = []
+        self._told: Recent[list[int]] = Recent(_KEYS)
+        self._flooded: Recent[int] = Recent(4096)
+        self._source = ""
+
+    def take(self, frames: FrameBatch, packets: PacketBatch, table: FlowTable) -> list[Finding]:
+        """What the packets of a batch show, after `FlowTable.follow` of the same batch."""
+        self._source = packets.source
+        self.windows.take(frames, packets, table.slot_of)
+        return self._take_found()
+
+    def application_rows(self, table: str, rows: list[dict[str, Any]]) -> list[Finding]:
+        """What rows that a parser made show."""
+        readers = self._readers.get(table)
+        if readers:
+            for row in rows:
+                for rule in readers:
+                    self._note(rule.row(table, row))
+        return self._take_found()
+
+    def tick(self, now_ns: int) -> list[Finding]:
+        """While no packet comes: what did not come until `now_ns`. For live capture, whose clock is real."""
+        self.windows.pass_time(now_ns)
+        return self._take_found()
+
+    def end_source(self, name: str) -> list[Finding]:
+        """A source will send no more."""
+        self.windows.end_source(name)
+        if not self.windows.sources:  # what comes next may be of another time
+            for rule in self._rules:
+                rule.forget()
+            self._told.clear()
+            self._flooded.clear()
+        return self._take_found()
+
+    def close(self) -> list[Finding]:
+        """End every source."""
+        return [finding for name in self.windows.sources for finding in self.end_source(name)]
+
+    def _look(self, tick: Tick, second: bool, ended: list[Ended]) -> None:
+        for rule in self._rules:
+            self._note(rule.look(tick, second))
+        if self._emit is not None:
+            made = rows_of(tick, ended)
+            if made:
+                self._emit(made)
+
+    def _note(self, findings: Iterable[Finding]) -> None:
+        """Keep the first finding of a kind, source and victim, then one every ten seconds while it goes on."""
+        for finding in findings:
+            if self._is_flood(finding):
+                continue
+            key = finding.kind, finding.src_ip, finding.dst_ip
+            told = self._told.get(key)
+            if told is None:
+                told = self._told.put(key, [finding.ts - _AGAIN_US, 0])
+            grown, told[1] = finding.count > told[1], finding.count  # windows remember it after it has ended
+            if grown and abs(finding.ts - told[0]) >= _AGAIN_US:
+                told[0] = finding.ts
+                self._found.append(finding if finding.source else replace(finding, source=self._source))
+
+    def _is_flood(self, finding: Finding) -> bool:
+        """A scan of the UDP ports of a host that is being flooded: a flood over many ports is not two things."""
+        if finding.kind == "udp_flood":
+            self._flooded.put(finding.dst_ip, finding.ts)
+        elif finding.kind == "port_scan" and finding.proto == PROTO_UDP:
+            flooded = self._flooded.get(finding.dst_ip)
+            return flooded is not None and abs(finding.ts - flooded) < _FLOOD_US
+        return False
+
+    def _take_found(self) -> list[Finding]:
+        found, self._found = self._found, []
+        return found

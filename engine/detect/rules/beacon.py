@@ -1,0 +1,62 @@
+"""One host calls the same address outside again and again, in steps, and nobody else does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.detect.finding import Finding
+from engine.detect.rules.base import Parameters, Rule, port_of
+from engine.detect.rules.exfiltration import is_own
+from engine.detect.windows import Tick
+from engine.kernels import window_layout as w
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beacon(Parameters):
+    """Connections of one host to an address outside, for how long, and the largest deviation of the gaps between them
+    as a share of their mean.
+
+    Jitter of 30 % deviates by 17 % when evenly spread, 30 % when normally; people's connections come in bursts and
+    deviate by more than 100 %. Updaters and monitors are as regular, so an address that more than `clients` hosts call
+    does not count (RITA takes prevalence the same way), nor do gaps below `gap_s`, in which requests of one page come.
+    """
+
+    connections: int = 10
+    for_s: float = 60.0
+    deviation: float = 0.35
+    gap_s: float = 2.0
+    clients: int = 1
+
+
+class BeaconRule(Rule[Beacon]):
+    name = "beacon"
+    parameters = Beacon
+
+    def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        p, rows = self.p, tick.pair_rows
+        gaps = tick.windows.pairs[rows, w.P_STARTS] - 1
+        total = tick.windows.pairs[rows, w.P_GAP_SUM]
+        for n in np.flatnonzero((gaps >= p.connections - 1) & (total >= p.for_s * 1000)).tolist():
+            mean = int(total[n]) / int(gaps[n])
+            deviation = math.sqrt(max(0.0, tick.pair_word(n, w.P_GAP_SQUARES) / int(gaps[n]) - mean * mean)) / mean
+            src, dst = tick.pair(n)
+            if mean < p.gap_s * 1000 or deviation > p.deviation or is_own(dst) or not is_own(src):
+                continue
+            clients = tick.windows.clients_of(int(rows[n]))
+            if clients > p.clients:
+                continue
+            _, port = port_of(tick.pair_word(n, w.P_START_PORT))
+            yield Finding(
+                ts=tick.ts, kind=self.name, severity="medium", src_ip=src, dst_ip=dst, dst_port=port, proto=6,
+                count=int(gaps[n]) + 1, first_ts=tick.ts - int(total[n]) * 1000, source=tick.source,
+                why=f"{src} called {dst} port {port} {int(gaps[n]) + 1} times, every {mean / 1000:.1f} s give or take "
+                f"{deviation:.0%}; no other host did",
+                evidence={
+                    "connections": int(gaps[n]) + 1, "threshold": p.connections, "mean_gap_s": round(mean / 1000, 2),
+                    "deviation": round(deviation, 3), "usual_deviation": 1.0, "clients": clients,
+                },
+            )  # fmt: skip

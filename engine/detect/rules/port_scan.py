@@ -1,0 +1,51 @@
+"""One host tries many ports of another that do not answer as a service would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from engine.detect.finding import Finding
+from engine.detect.rules.base import PROTOCOLS, Parameters, Rule, port_of
+from engine.detect.windows import Tick
+from engine.kernels import window_layout as w
+
+_TYPES: Final = ("syn", "udp", "fin", "xmas", "null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortScan(Parameters):
+    """Distinct ports of one host that refused or did not answer, within 60 to 120 s.
+
+    15 is what Zeek's scan script ships. Failures only, so busy clients of many services do not count; at one port a
+    second it is reached in 16 s. A host with a few services down refuses a handful of ports.
+    """
+
+    distinct_ports: int = 15
+
+
+class PortScanRule(Rule[PortScan]):
+    name = "port_scan"
+    parameters = PortScan
+
+    def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        for n in np.flatnonzero(tick.pairs[:, w.Q_PORTS] >= self.p.distinct_ports).tolist():
+            pair = tick.pairs[n]
+            by_type = {name: int(pair[w.Q_SYN + at]) for at, name in enumerate(_TYPES)}
+            technique = max(by_type, key=lambda name: by_type[name])
+            ports, failed, refused = int(pair[w.Q_PORTS]), int(pair[w.Q_FAILED]), int(pair[w.Q_REFUSED])
+            src, dst = tick.pair(n)
+            proto, _ = port_of(tick.pair_word(n, w.P_PORT))
+            yield Finding(
+                ts=tick.ts, kind=self.name, severity="medium", src_ip=src, dst_ip=dst, proto=proto, count=failed,
+                first_ts=tick.window_start(tick.pair_word(n, w.P_FIRST)), source=tick.source,
+                why=f"{src} tried {ports} ports of {dst} that did not open ({technique} scan, {refused} refused, "
+                f"{int(pair[w.Q_ANSWERED])} answered)",
+                evidence={
+                    "ports": ports, "threshold": self.p.distinct_ports, "technique": technique, "refused": refused,
+                    "answered": int(pair[w.Q_ANSWERED]), "protocol": PROTOCOLS.get(proto, str(proto)),
+                },
+            )  # fmt: skip

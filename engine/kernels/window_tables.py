@@ -1,0 +1,88 @@
+"""Bounded hash tables for windows: rows found by a keyed 64-bit hash, in sets of eight; the quietest goes first.
+
+A set is one cache line of eight tags: 47 bits of the hash << 16 | 16 bits of the second it was last used in. The hash
+is multilinear with multipliers drawn at each start, so that nobody outside can aim at a set or make two keys meet.
+"""
+
+import numpy as np
+
+from engine.jit import helper
+
+WAYS = 8
+_KEY = (1 << 47) - 1
+_AGE = 0xFFFF
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+_SHIFT = np.uint64(32)
+
+# What `note` says of a value.
+KNOWN, MOVED, NEW = range(3)
+
+
+@helper
+def mix(a, b, seeds):
+    """64 bits of two 64-bit words (uint64); `seeds` are odd."""
+    h = (a ^ (a >> _SHIFT)) * seeds[0] + (b ^ (b >> _SHIFT)) * seeds[1] + seeds[2]
+    h ^= h >> _SHIFT
+    h *= _MIX
+    return h ^ (h >> _SHIFT)
+
+
+@helper
+def set_of(tags, h):
+    """The set that a hash belongs to."""
+    return np.int64(h >> np.uint64(47)) & (tags.shape[0] - 1)
+
+
+@helper
+def find(tags, h):
+    """The row of a hash, -1 when it is not there. tags: int64[sets, 8]."""
+    at = set_of(tags, h)
+    key = np.int64(h & np.uint64(_KEY)) | 1
+    for way in range(WAYS):
+        if tags[at, way] >> 16 == key:
+            return at * WAYS + way
+    return np.int64(-1)
+
+
+@helper
+def claim(tags, h, second):
+    """(row, whether it is new, whether another had to go for it). The caller clears a new row."""
+    at = set_of(tags, h)
+    key = np.int64(h & np.uint64(_KEY)) | 1
+    now = second & _AGE
+    oldest = np.int64(0)
+    age = np.int64(-1)
+    for way in range(WAYS):
+        entry = tags[at, way]
+        if entry >> 16 == key:
+            if entry & _AGE != now:
+                tags[at, way] = key << 16 | now
+            return at * WAYS + way, False, False
+        quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
+        if quiet > age:
+            oldest, age = np.int64(way), quiet
+    tags[at, oldest] = key << 16 | now
+    return at * WAYS + oldest, True, age <= _AGE
+
+
+@helper
+def note(seen, h, epoch):
+    """Remember a value in this epoch: KNOWN in it already, MOVED from the one before, or NEW.
+
+    seen: int64[sets, 8] of 47 bits of the hash << 16 | 16 bits of the epoch. A full set forgets its oldest value.
+    """
+    at = set_of(seen, h)
+    key = np.int64(h & np.uint64(_KEY)) | 1
+    now = epoch & _AGE
+    oldest = np.int64(0)
+    age = np.int64(-1)
+    for way in range(WAYS):
+        entry = seen[at, way]
+        quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
+        if entry >> 16 == key:
+            seen[at, way] = key << 16 | now
+            return KNOWN if quiet == 0 else (MOVED if quiet == 1 else NEW)
+        if quiet > age:
+            oldest, age = np.int64(way), quiet
+    seen[at, oldest] = key << 16 | now
+    return NEW
