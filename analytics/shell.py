@@ -42,6 +42,8 @@ _ABOUT: Final = {
     "flows": "connections, long ones in parts",
     "capture_stats": "what was captured and lost, by second",
     "addresses": "every address, when first seen",
+    "rollup_1s": "sums of packets, by second and protocol",
+    "rollup_1m": "who sent and received most, by minute",
     "alert_events": "changes of alerts, and what operators said",
     **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),
     "geo": "what kind of address it is, and where",

@@ -79,7 +79,7 @@ def make_payloads(kind: str, size: int, count: int, matches: list[bytes]) -> lis
         b"<p class='c%d'>%s</p>\n" % (n, b" ".join(_WORDS[i] for i in random.integers(0, len(_WORDS), 9)))
         for n in range(3000)
     )
-    head = b"GET /index.php?id=7&lang=en HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0\r\nAccept: */*\r\n\r\n"
+    head = b"GET /index.php?id=7&lang=en HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0\r\n\r\n"
     payloads = []
     for n in range(count):
         if kind == "random":

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from engine.applications import Applications
 from engine.config import EngineConfig
+from engine.detection import Detection
 from engine.flows import FlowRows, FlowTable
 from engine.frames import FrameRing
 from engine.metrics import Books, SourceTotals
@@ -61,6 +62,11 @@ class Analyser:
         self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, lambda error: report("error", str(error)))
         sensor = config.lake.sensor if live else f"{config.lake.sensor}.replay"
         self._scoring = ScoringLoop(lake, sensor, config.scoring, report, patient=not live)
+        self._detection = (
+            Detection(lake, config, run, self._flows, self._take_found, report, live)
+            if config.detection.enabled
+            else None
+        )
         self._taken_at = self._flows_at = self._applications_at = time.monotonic()
         self._source = ""  # of the batch in hand
         self._live = live
@@ -80,6 +86,9 @@ class Analyser:
         totals.frames_stored += stored
         totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
         self._score(batch, totals, give_up < Level.SCORES)
+        if self._detection is not None:
+            self._detection.take(frames, batch)
+            self._detect_in_rows()
         if give_up >= Level.ROWS:
             totals.drop_rows_shed += batch.count
             return False
@@ -94,8 +103,18 @@ class Analyser:
     def _take_flows(self, rows: FlowRows) -> None:
         self._emit(SideRows("flows", rows, self._source, publish=True))
 
+    def _take_found(self, table: str, rows: list[dict[str, Any]], publish: bool) -> None:
+        self._emit(SideRows(table, rows, self._source, publish))
+
+    def _detect_in_rows(self) -> None:
+        """Show the detection the rows that parsers made since the last time."""
+        if self._detection is not None and self._applications is not None:
+            for table, rows in self._applications.new_rows():
+                self._detection.application_rows(table, rows, self._source)
+
     def _take_applications(self, publish: bool) -> None:
         assert self._applications is not None
+        self._detect_in_rows()
         for table, rows in self._applications.take_rows().items():
             self._emit(SideRows(table, rows, self._source, publish))
 
@@ -115,12 +134,19 @@ class Analyser:
         self._source = source
         self._flows.end_source(source)
         self._count()
+        self._detect_in_rows()
+        if self._detection is not None:
+            self._detection.end_source(source)
 
     def pass_on_due(self) -> None:
         """Pass rows on that have waited long enough; while nothing is captured, end flows by the clock."""
         now = time.monotonic()
         if self._live and now - self._taken_at >= _QUIET_S:
             self._flows.tick(time.time_ns() - _IN_FLIGHT_NS)
+            if self._detection is not None:
+                self._detection.tick(time.time_ns() - _IN_FLIGHT_NS)
+        if self._detection is not None:
+            self._detection.pass_on_due()
         if now - self._flows_at >= _FLOWS_EVERY_S:
             self._flows_at = now
             self._flows.flush()
@@ -138,6 +164,8 @@ class Analyser:
         self._scoring.close()
         if self._applications is not None:
             self._take_applications(publish=True)
+        if self._detection is not None:
+            self._detection.close()
 
     @property
     def flow_memory(self) -> tuple[int, int]:

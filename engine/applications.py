@@ -111,6 +111,7 @@ class Applications:
         self._used = 0.0
         self._open: dict[int, _Reading] = {}
         self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        self._seen: defaultdict[str, int] = defaultdict(int)
         self._counts = ApplicationCounts()
 
     def read(
@@ -234,6 +235,13 @@ class Applications:
             if reading is not None:
                 self._finish(reading)
 
+    def new_rows(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Rows by table since the last call; `take_rows` hands over the same rows once more."""
+        fresh = [(table, rows[self._seen[table] :]) for table, rows in self._rows.items()]
+        for table, rows in self._rows.items():
+            self._seen[table] = len(rows)
+        return [(table, rows) for table, rows in fresh if rows]
+
     @property
     def waiting(self) -> int:
         """Rows since the last `take_rows`, of the table that has most."""
@@ -242,6 +250,7 @@ class Applications:
     def take_rows(self) -> dict[str, list[dict[str, Any]]]:
         """Rows by table since the last call."""
         rows, self._rows = self._rows, defaultdict(list)
+        self._seen.clear()
         return rows
 
     def take_counts(self) -> ApplicationCounts:

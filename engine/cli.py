@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rules = command("rules", _rules, "say which signatures of rule files are used, and why others are refused")
     rules.add_argument("action", choices=("check",))
-    rules.add_argument("files", nargs="+", metavar="FILE", help="Suricata rules; .patterns or .tsv: name, severity, regex")
+    rules.add_argument("files", nargs="+", metavar="FILE", help="Suricata rules, or lines of name, severity, regex")
     rules.add_argument("--config", metavar="FILE", help="TOML file, for [signatures] home and variables")
 
     dashboard = command("dashboard", _dashboard, "serve the dashboard over a lake without capturing")
@@ -165,6 +165,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--active", type=float, metavar="SECONDS", help="a longer flow is reported in parts (300)")
     parser.add_argument("--max-flows", type=int, metavar="N", help="flows at once, 384 bytes each (default 500000)")
     parser.add_argument("--no-applications", action="store_true", help="do not look at what payloads say")
+    parser.add_argument("--no-detection", action="store_true", help="no rules, signatures, lists and alerts")
     parser.add_argument("--frames", metavar="full|off|BYTES", help="raw frames kept beside the rows (default full)")
     parser.add_argument("--frames-limit", type=int, metavar="MIB", help="at most this much of them (default 1024)")
     parser.add_argument("--sensor", metavar="NAME", help="name of this sensor in the lake (default: the host's)")
@@ -197,6 +198,7 @@ def _load(options: argparse.Namespace) -> Any:
         .override("frames", **_frames(given.get("frames"), given.get("frames_limit")))
         .override("flows", idle_s=given.get("idle"), active_s=given.get("active"), max_flows=given.get("max_flows"))
         .override("applications", enabled=False if given.get("no_applications") else None)
+        .override("detection", enabled=False if given.get("no_detection") else None)
         .override("web", port=given.get("port"), enabled=False if given.get("no_dashboard") else None)
     )
 
@@ -377,6 +379,7 @@ def _notify(options: argparse.Namespace) -> int:
 
 def _compact(options: argparse.Namespace) -> int:
     from analytics import compaction
+    from analytics.merge_jobs import Plan
     from engine import run
 
     lake = _lake_path(_load(options))
@@ -385,7 +388,7 @@ def _compact(options: argparse.Namespace) -> int:
     if options.grace < 0:
         raise ConfigError(f"--grace {options.grace:g} is out of range: use 0 (nobody reads the lake) or more seconds")
     run.become_unprivileged(lake, None)()
-    plan = compaction.Plan(older_s=60, least=2, grace_s=options.grace)
+    plan = Plan(older_s=60, least=2, grace_s=options.grace)
     done = compaction.compact(lake, plan, lambda text: run.report("warning", text))
     run.say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
     return 0

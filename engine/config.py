@@ -189,6 +189,13 @@ class IntelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionConfig:
+    """Rules, signatures, lists and alerts, all together."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
     """Threads. 0 chooses by the number of cores."""
 
@@ -219,6 +226,7 @@ class EngineConfig:
     flows: FlowsConfig = field(default_factory=FlowsConfig)
     applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
     signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
     intel: IntelConfig = field(default_factory=IntelConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)

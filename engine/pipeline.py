@@ -31,7 +31,7 @@ from engine.errors import StoreError
 from engine.feed import POLL_S, Counts, Feed, LiveSourceLike
 from engine.metrics import Books, SourceTotals
 from engine.packets import FrameBatch, PacketBatch
-from engine.pressure import MEANINGS, Level, Pressure
+from engine.pressure import Level, Pressure
 from engine.publish import Publisher
 from engine.writer import run_name
 
@@ -311,10 +311,10 @@ class Pipeline:
         """What is to be given up now."""
         if not self._live:
             return Level.NONE
-        before = self._pressure.level
         level = self._pressure.update(1 - self._free.qsize() / self._pool)
-        if level != before and (level > before or level is Level.NONE):
-            self._report("warning", MEANINGS[level])
+        line = self._pressure.news(time.monotonic())
+        if line:
+            self._report("warning", line)
         return level
 
     def _observe(self) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from enum import IntEnum
 from typing import Final
-
-_CALM_S: Final = 2.0  # a level is left when there was less pressure than it asks for during this time
 
 
 class Level(IntEnum):
@@ -20,29 +17,38 @@ class Level(IntEnum):
 
 MEANINGS: Final = {
     Level.NONE: "keeping up again: everything is stored",
-    Level.FRAMES: "cannot keep up: raw frames are not stored",
-    Level.ROWS: "cannot keep up: raw frames and packet rows are not stored, flows stay exact",
-    Level.SCORES: "cannot keep up: raw frames, packet rows and scores are given up, flows stay exact",
+    Level.FRAMES: "cannot keep up: raw frames are given up where needed",
+    Level.ROWS: "cannot keep up: raw frames and packet rows are given up where needed, flows stay exact",
+    Level.SCORES: "cannot keep up: raw frames, packet rows and scores are given up where needed, flows stay exact",
 }
-# Share of the pool's batches that wait or are in work, at which a level begins.
+# Share of the pool's batches that wait or are in work, at which a level begins; it ends at so much less.
 _BEGINS: Final = {Level.FRAMES: 0.5, Level.ROWS: 0.7, Level.SCORES: 0.85}
+_LESS: Final = 0.15
+_QUIET_S: Final = 10.0  # between two lines to the operator, unless the level is the highest so far
 
 
 class Pressure:
-    """Turns the fill of the pool into a level: up at once, down one by one after calm."""
+    """Turns the fill of the pool into a level, batch by batch: as little as possible is given up near the limit."""
 
     def __init__(self) -> None:
         self.level = Level.NONE
-        self._calm_since = time.monotonic()
+        self._told = Level.NONE
+        self._told_at = float("-inf")
 
     def update(self, fill: float) -> Level:
-        """`fill`: 0 to 1, the batches that are not free. Returns the level."""
-        now = time.monotonic()
+        """`fill`: 0 to 1, the batches that are not free. Returns the level for the next batch."""
         wanted = max((level for level, share in _BEGINS.items() if fill >= share), default=Level.NONE)
-        if wanted >= self.level:
+        if wanted > self.level:
             self.level = Level(wanted)
-            self._calm_since = now
-        elif now - self._calm_since >= _CALM_S:
+        while self.level and fill < _BEGINS[self.level] - _LESS:
             self.level = Level(self.level - 1)
-            self._calm_since = now
         return self.level
+
+    def news(self, now_s: float) -> str:
+        """A line for the operator when there is something new to say, else empty."""
+        worse = self.level > self._told
+        if self.level == self._told or not (worse or now_s - self._told_at >= _QUIET_S):
+            self._told_at = now_s if self.level and not worse else self._told_at
+            return ""
+        self._told, self._told_at = self.level, now_s
+        return MEANINGS[self.level] if worse or self.level is Level.NONE else ""

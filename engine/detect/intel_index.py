@@ -86,8 +86,8 @@ class IntelIndex:
             if high - low >= kernel.BITS_V6:
                 self._bits6[:] = 255
                 break
-            cells = np.arange(low, high + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(44)
-            np.bitwise_or.at(self._bits6, (cells >> np.uint64(3)).astype(np.int64), _BIT[cells & np.uint64(7)])
+            cells = np.arange(low, high + 1, dtype=np.int64) * 0x5851F42D >> 11 & 0xFFFFF
+            np.bitwise_or.at(self._bits6, cells >> 3, _BIT[cells & 7])
 
 
 _BIT = np.array([1 << n for n in range(8)], np.uint8)

@@ -15,7 +15,7 @@ H_ROW, H_ENTRY, H_SIDE, H_INNER, N_HIT = range(5)
 @helper
 def bit_v6(hi):
     """The bit of an IPv6 address in its bitmap."""
-    return np.int64((hi >> np.uint64(32)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(44))
+    return np.int64(hi >> np.uint64(32)) * 0x5851F42D >> 11 & 0xFFFFF  # fits 63 bits
 
 
 @helper

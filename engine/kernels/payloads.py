@@ -45,8 +45,7 @@ else:
 def _entry_of(flow, ts, entries):
     """The flow's entry, made where there is none. Returns (entry, whether it is new)."""
     mask = entries.shape[0] - 1
-    h = np.uint64(flow) * np.uint64(0x9E3779B97F4A7C15)
-    home = np.int64(h >> np.uint64(33))
+    home = (flow & 0x7FFFFFFF) * 0x5851F42D >> 16  # fits 62 bits
     oldest = home & mask
     for step in range(_PROBES):
         at = (home + step) & mask

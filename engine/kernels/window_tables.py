@@ -13,6 +13,7 @@ _KEY = (1 << 47) - 1
 _AGE = 0xFFFF
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
+_SIGNED = np.uint64((1 << 63) - 1)  # so that a hash is the same number as int64
 
 # What `note` says of a value.
 KNOWN, MOVED, NEW = range(3)
@@ -20,17 +21,17 @@ KNOWN, MOVED, NEW = range(3)
 
 @helper
 def mix(a, b, seeds):
-    """64 bits of two 64-bit words (uint64); `seeds` are odd."""
+    """63 bits, as uint64, of two 64-bit words (uint64); `seeds` are odd."""
     h = (a ^ (a >> _SHIFT)) * seeds[0] + (b ^ (b >> _SHIFT)) * seeds[1] + seeds[2]
     h ^= h >> _SHIFT
     h *= _MIX
-    return h ^ (h >> _SHIFT)
+    return (h ^ (h >> _SHIFT)) & _SIGNED
 
 
 @helper
 def set_of(tags, h):
     """The set that a hash belongs to."""
-    return np.int64(h >> np.uint64(47)) & (tags.shape[0] - 1)
+    return np.int64(h >> np.uint64(46)) & (tags.shape[0] - 1)
 
 
 @helper

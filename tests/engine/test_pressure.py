@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from engine import pressure
 from engine.analyse import Analyser
 from engine.config import EngineConfig
 from engine.metrics import Books
@@ -18,20 +17,25 @@ from engine.writer import init_lake, run_name
 from tests.builders import decoder, ethernet, fill, ipv4, udp
 
 
-def test_pressure__rises_at_once_and_falls_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(pressure.time, "monotonic", lambda: clock[0])
+def test_pressure__follows_the_fill_batch_by_batch() -> None:
     p = Pressure()
-    assert p.update(0.2) is Level.NONE
-    assert p.update(0.9) is Level.SCORES
-    clock[0] += 1.0
-    assert p.update(0.1) is Level.SCORES  # not yet calm for long enough
-    found = []
-    for _ in range(8):
-        clock[0] += 1.1
-        found.append(p.update(0.1))
-    assert found == [Level.ROWS] * 2 + [Level.FRAMES] * 2 + [Level.NONE] * 4
-    assert p.update(0.55) is Level.FRAMES
+    levels = [p.update(fill) for fill in (0.2, 0.5, 0.45, 0.75, 0.6, 0.5, 0.9, 0.72, 0.5, 0.3, 0.1)]
+    n, f, r, x = Level.NONE, Level.FRAMES, Level.ROWS, Level.SCORES
+    assert levels == [n, f, f, r, r, f, x, x, f, n, n]
+
+
+def test_pressure__tells_what_is_new_and_not_every_batch() -> None:
+    p, said = Pressure(), []
+    for second, share in enumerate([0.1, 0.6, 0.9, 0.1, 0.9, 0.1, 0.6, *[0.1] * 30, 0.6]):
+        p.update(share)
+        line = p.news(float(second))
+        if line:
+            said.append((second, line))
+    assert [line for _, line in said] == [
+        MEANINGS[level] for level in (Level.FRAMES, Level.SCORES, Level.NONE, Level.FRAMES)
+    ]
+    assert said[0][0] == 1
+    assert said[2][0] >= 12
     assert set(MEANINGS) == set(Level)
 
 

@@ -20,6 +20,7 @@ from engine.detect.rules.host_sweep import ArpScanRule, HostSweepRule, PingSweep
 from engine.detect.rules.icmp_tunnel import IcmpTunnelRule
 from engine.detect.rules.port_scan import PortScanRule
 from engine.detect.rules.slowloris import SlowlorisRule
+from engine.detect.rules.unusual import HighEntropyRule, NewHostRule, SourceFloodRule, TooLittleTrafficRule
 from engine.detect.rules.web_scan import WebScanRule
 from engine.errors import ConfigError
 
@@ -28,6 +29,7 @@ RULES: Final[tuple[type[Rule[Any]], ...]] = (
     PortScanRule, HostSweepRule, PingSweepRule, ArpScanRule,
     DnsTunnelRule, ExfiltrationRule, SshBruteforceRule, HttpBruteforceRule, FtpBruteforceRule, SlowlorisRule,
     ArpSpoofRule, IcmpTunnelRule, BeaconRule, WebScanRule, DhcpStarvationRule, CleartextCredentialsRule,
+    HighEntropyRule, SourceFloodRule, NewHostRule, TooLittleTrafficRule,
 )  # fmt: skip
 
 

@@ -121,7 +121,6 @@ def load(config: SignaturesConfig) -> RuleSet:
         found.files.append(STARTER.name)
     for path in (*config.files, *config.patterns):
         found.read(path, variables)
-    found.drop_refused_patterns(config.engine)
     return found
 
 

@@ -20,6 +20,7 @@ from engine.detect.signatures.index import Index
 from engine.detect.signatures.loader import RuleSet, load, report_lines
 from engine.detect.signatures.packet import Packet, candidate_rows, header_fits, read_packet
 from engine.detect.signatures.rows import RowRules
+from engine.detect.signatures.syntax import Refused
 from engine.flows import FlowTable
 from engine.kernels.payloads import P_BASE, P_END, P_ROW, P_START
 from engine.packets import FrameBatch, PacketBatch
@@ -37,10 +38,12 @@ class Signatures:
 
     def __init__(self, config: SignaturesConfig, budget: float | None = None, rules: RuleSet | None = None) -> None:
         self._set = rules or load(config)
+        try:
+            self._index, self._rows = _compile(self._set, config.engine)
+        except Refused:  # an engine refuses a pattern: find out which, and do without
+            self._set.drop_refused_patterns(config.engine)
+            self._index, self._rows = _compile(self._set, config.engine)
         self._rules = self._set.rules
-        numbered = list(enumerate(self._rules))
-        self._index = Index([(n, r) for n, r in numbered if not r.buffers], config.engine)
-        self._rows = RowRules([(n, r) for n, r in numbered if r.buffers], config.engine)
         self._gatherer = Gatherer(config.join_bytes, config.flows)
         self._budget = Budget(config.budget if budget is None else budget)
         self._hits = Hits(self._rules)
@@ -134,3 +137,12 @@ class Signatures:
             if rule.items and (not data or not holds(rule.items, lambda _, d=data: View(d))):  # type: ignore[misc]
                 continue
             self._hits.add_packet(number, packet, data, False)
+
+
+def _compile(rules: RuleSet, engine: str) -> tuple[Index, RowRules]:
+    """The rules about payloads, and those about application rows."""
+    numbered = list(enumerate(rules.rules))
+    return (
+        Index([(n, r) for n, r in numbered if not r.buffers], engine),
+        RowRules([(n, r) for n, r in numbered if r.buffers], engine),
+    )

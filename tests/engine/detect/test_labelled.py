@@ -22,7 +22,8 @@ SETS = ("train", "val", "test1", "test2", "benign")
 OTHERS = ("sqli", "web_attack", "c2_shell")  # signatures find these
 NAMES = {  # what an operator accepts as the name
     "arp_scan": "arp_scan", "web_scan": "web_scan", "scan": "port_scan", "sweep": "host_sweep|ping_sweep",
-    "arp_spoof": "arp_spoof", "flood": "_flood", "dns_": "dns_tunnel", "exfil": "exfiltration", "ssh_brute": "ssh_bruteforce",
+    "arp_spoof": "arp_spoof", "flood": "_flood", "dns_": "dns_tunnel", "exfil": "exfiltration",
+    "ssh_brute": "ssh_bruteforce",
     "slowloris": "slowloris", "beacon": "beacon",
 }  # fmt: skip
 GRACE_S, COOLDOWN_S = 10.0, 60.0

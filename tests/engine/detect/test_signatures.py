@@ -249,6 +249,18 @@ def test_load__a_missing_file_and_a_bad_home_are_errors() -> None:
         variables_of(SignaturesConfig(home=("10.0.0.0/99",)))
 
 
+def test_load__a_pattern_that_the_engine_cannot_take_is_refused_by_name() -> None:
+    too_large = "(?:a{1,1000}b{1,1000}){1,2}c{900,1000}(?:d.{900}){2}[^e]{1000}"
+    found = RuleSet()
+    found.add_patterns(f"fine\tlow\tabc\nlarge\tlow\t{too_large}\n", "p.tsv")
+    if found.refused:  # RE2 itself would not have it
+        assert [r.name for r in found.refused] == ["large"]
+        return
+    signatures = Signatures(config_of(), 1.0, found)
+    report = "\n".join(signatures.report())
+    assert report.startswith("signatures: 1 rules") == ("large refused" in report)
+
+
 def test_load__a_sid_stands_once() -> None:
     found = RuleSet()
     found.add_rules('alert ip any any -> any any (content:"a"; sid:1;)\n' * 2, "x", {"HOME_NET": "any"})
