@@ -41,6 +41,16 @@ def _list(lake: Path, options: argparse.Namespace) -> None:
     _write(lake, _query(columns, options), options.format, None)
 
 
+def list_run(lake: Path, prefix: str) -> None:
+    """The incidents of one run, in the order they began, to standard output."""
+    _write(
+        lake,
+        f"SELECT {_SHOWN} FROM alerts WHERE starts_with(incident_id, '{prefix}-') ORDER BY first_seen",
+        "table",
+        None,
+    )
+
+
 def _export(lake: Path, options: argparse.Namespace) -> None:
     output = Path(options.file)
     fmt = _EXPORTS.get(output.suffix.lower())

@@ -44,6 +44,7 @@ _ABOUT: Final = {
     "addresses": "every address, when first seen",
     "rollup_1s": "sums of packets, by second and protocol",
     "rollup_1m": "who sent and received most, by minute",
+    "windows": "what hosts did by second and minute",
     "alert_events": "changes of alerts, and what operators said",
     **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),
     "geo": "what kind of address it is, and where",

@@ -191,8 +191,6 @@ def schema_sql(table: str) -> str:
 
 def _shown(column: Column) -> str:
     """A column of a view, as it is selected."""
-    if column.reserved:
-        return f"CAST(NULL AS {SQL_TYPES[column.type]}) AS {column.name}"
     return f'{column.sql} AS "{column.name}"' if column.sql else f'"{column.name}"'
 
 

@@ -83,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--filter", metavar="BPF", help="keep only frames that match, as for tcpdump")
     _common(replay)
 
+    detect = command("detect", _detect, "look for attacks in savefiles, and list the incidents")
+    detect.add_argument("files", nargs="+", metavar="FILE", help="savefile, or - for standard input")
+    detect.add_argument("--filter", metavar="BPF", help="keep only frames that match, as for tcpdump")
+    _common(detect)
+
     sql = command("sql", _sql, "query the lake; without a query, a prompt")
     sql.add_argument("query", nargs="?", metavar="SQL")
     sql.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
@@ -237,6 +242,20 @@ def _replay(options: argparse.Namespace) -> int:
 
     config = _load(options)
     return run.replay(config, _lake_path(config), options.user, options.files, options.speed)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from engine import run
+
+    config, runs = _load(options), list[str]()
+    lake = _lake_path(config)
+    code = run.replay(config, lake, options.user, options.files, "max", runs.append)
+    from analytics.alert_commands import list_run
+    from engine.detect.alert_stage import run_prefix
+
+    for name in runs:
+        list_run(lake, run_prefix(config.lake.sensor, name))
+    return code
 
 
 def _listen(port: int) -> socket.socket:

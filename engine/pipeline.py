@@ -105,10 +105,10 @@ class Pipeline:
         self._sent = 0
         self._send_lock = threading.Lock()
         self._frame_no: dict[str, int] = {}
-        run, self._books = run_name(), Books()
+        self.run, self._books = run_name(), Books()
         self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
-        self._publisher = Publisher(lake, config.lake, run, self._books, self._store_failed)
-        self._analyser = Analyser(lake, config, run, self._books, self._rows.put, report, live)
+        self._publisher = Publisher(lake, config.lake, self.run, self._books, self._store_failed)
+        self._analyser = Analyser(lake, config, self.run, self._books, self._rows.put, report, live)
         self._pressure = Pressure()
         self._done = threading.Event()
         self._feeds: list[Feed] = []

@@ -155,8 +155,11 @@ def _shares(kind: Any, name: str, config: EngineConfig, number: int) -> list[Any
     return [kind(name, config.capture, group) for _ in range(config.capture.fanout)]
 
 
-def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[str], speed: str) -> int:
-    """Run savefiles through the engine. Exit code 2 when one of them was refused."""
+def replay(
+    config: EngineConfig, lake: Path, user: str | None, files: Sequence[str], speed: str,
+    tell_run: Callable[[str], None] | None = None,
+) -> int:  # fmt: skip
+    """Run savefiles through the engine. Exit code 2 when one of them was refused. `tell_run` gets the run's name."""
     from engine.capture.pacing import Pace
 
     on_signals(_leave_at_once)
@@ -171,6 +174,8 @@ def replay(config: EngineConfig, lake: Path, user: str | None, files: Sequence[s
     init_lake(lake)
     config = config.override("applications", budget=1.0)  # a file waits for its parsers
     pipeline = Pipeline(lake, config, report)
+    if tell_run is not None:
+        tell_run(pipeline.run)
     pipeline.start_replay([SavefileSource(f, config.capture.bpf_filter) for f in files], pace)
     return _finish(pipeline, lake, Dashboard(None, ""))
 

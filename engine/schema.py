@@ -22,8 +22,7 @@ class Column:
 
     `storage` and `index` say where the stage that makes the table keeps it; a table whose rows are made one by one
     needs neither. `group` is a validity group of the packet row; `nullable` says the same for other tables. `labels`
-    turns small integers into text, or names the dictionary that an index column points into. A `reserved` column has
-    no storage yet: SQL shows it as NULL of its type, so that queries written today keep working when it is filled. A
+    turns small integers into text, or names the dictionary that an index column points into. A
     column with `sql` is computed by the view from the others and stored nowhere.
 
     `encoding` is how Parquet segments hold the column: "plain", "dict" (dictionary) or "delta" (DELTA_BINARY_PACKED),
@@ -40,7 +39,6 @@ class Column:
     index: int = 0
     group: int = 0
     labels: tuple[str, ...] | str = ()
-    reserved: bool = False
     nullable: bool = False
     sql: str = ""
     encoding: str = ""
@@ -48,11 +46,11 @@ class Column:
     @property
     def stored(self) -> bool:
         """True when segments have it."""
-        return not self.reserved and not self.sql
+        return not self.sql
 
     @property
     def may_be_null(self) -> bool:
-        return bool(self.group) or self.nullable or self.reserved
+        return bool(self.group) or self.nullable
 
 
 def arrow_type(column: Column) -> Any:

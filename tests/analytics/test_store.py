@@ -18,7 +18,6 @@ import analytics
 from analytics.readonly import check
 from analytics.store import register_listing, view_sql
 from engine.errors import ConfigError, StoreError
-from engine.packets import PACKETS
 from engine.schema import SQL_TYPES
 from engine.tables import TABLES
 from tests.analytics.small_lake import NOON, make_lake, segment
@@ -293,13 +292,6 @@ def test_exit__of_an_interpreter_that_queried_geo_is_silent(tmp_path: Path, keep
 def test_import__of_analytics_loads_no_database() -> None:
     code = "import analytics, sys; sys.exit(sum(m in sys.modules for m in ('duckdb', 'pyarrow', 'maxminddb')))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
-
-
-def test_reserved_columns__stay_null_of_their_type(tmp_path: Path) -> None:
-    segment(make_lake(tmp_path), "packets", [{}])
-    names = [c.name for c in PACKETS if c.reserved]
-    with analytics.connect(tmp_path) as con:
-        assert con.execute(f"SELECT {', '.join(names)} FROM packets").fetchone() == (None,) * len(names)
 
 
 def test_vanished_segment__leaves_the_rest(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ _PROTOS: Final = {
     "http": frozenset({6}), "dns": frozenset({6, 17}), "tls": frozenset({6, 17}), "ssh": frozenset({6}),
 }  # fmt: skip
 _APPS: Final = ("http", "dns", "tls", "ssh")
+_ALIASES: Final = {"dns_query": "dns.query", "tls_sni": "tls.sni", "ja3_hash": "ja3.hash"}
 _APP_OF_BUFFER: Final = {"dns.query": "dns", "tls.sni": "tls", "ja3.hash": "tls", "ja4.hash": "tls"}
 _PCRE: Final = re.compile(r"/(.*)/([A-Za-z]*)\Z", re.S)
 _NUMBER: Final = re.compile(r"-?\d{1,5}\Z")
@@ -56,7 +57,7 @@ def compile_rule(line: str, variables: Mapping[str, str], origin: str, own: bool
     text = parse_rule(line)
     draft = _Draft()
     for option in text.options:
-        handler = _HANDLERS.get(option.name) or (_sticky if option.name in STICKY else None)
+        handler = _HANDLERS.get(option.name) or (_sticky if _ALIASES.get(option.name, option.name) in STICKY else None)
         if handler is None:
             raise Refused(f"keyword {option.name} is not supported")
         if option.name in _ONCE:
@@ -124,7 +125,20 @@ def _check(rule: Rule) -> None:
 
 
 def _sticky(draft: _Draft, option: Option) -> None:
-    draft.buffer = option.name
+    draft.buffer = _ALIASES.get(option.name, option.name)
+
+
+def _bsize(draft: _Draft, option: Option) -> None:
+    if draft.buffer == PAYLOAD:
+        raise Refused("bsize stands behind no sticky buffer")
+    draft.values["sizes"] = (*draft.values.get("sizes", ()), (draft.buffer, _range(option, 1 << 20)))
+
+
+def _isdataat(draft: _Draft, option: Option) -> None:
+    """Only the form that means: nothing follows."""
+    if (option.value or "").replace(" ", "") != "!1,relative":
+        raise Refused(f"isdataat:{option.value} is not supported, only !1,relative")
+    _modify(draft, option, endswith=True)
 
 
 def _content(draft: _Draft, option: Option) -> None:
@@ -306,7 +320,7 @@ _HANDLERS: Final[dict[str, Callable[[_Draft, Option], None]]] = {
     "within": lambda d, o: _modify(d, o, within=_number(o, 1)),
     "startswith": lambda d, o: _modify(d, o, startswith=True),
     "endswith": lambda d, o: _modify(d, o, endswith=True),
-    "rawbytes": _modify,
+    "rawbytes": _modify, "bsize": _bsize, "isdataat": _isdataat,
     "flow": _flow, "dsize": _range_of("dsize", 1 << 20), "itype": _range_of("itype", 255),
     "icode": _range_of("icode", 255), "flags": _flags, "threshold": _threshold,
     "sid": _value("sid"), "rev": _value("rev"), "msg": _message, "classtype": _classtype, "priority": _priority,
@@ -315,4 +329,4 @@ _HANDLERS: Final[dict[str, Callable[[_Draft, Option], None]]] = {
 _ONCE: Final = frozenset({
     "sid", "rev", "msg", "classtype", "priority", "flow", "dsize", "itype", "icode", "flags", "threshold", "target",
 })  # fmt: skip
-KEYWORDS: Final = (*_HANDLERS, *STICKY)
+KEYWORDS: Final = (*_HANDLERS, *STICKY, *_ALIASES)

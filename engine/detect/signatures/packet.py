@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import packets as k
+from engine.detect.signatures.networks import Addresses
 from engine.detect.signatures.rule import Rule
 from engine.dissect import APP_NAMES
 from engine.kernels.payloads import ESTABLISHED, FROM_CLIENT
@@ -148,4 +149,20 @@ def candidate_rows(rule: Rule, p: k.PacketBatch, sides: NDArray[np.uint8]) -> ND
         keep &= (sides[:n] & FROM_CLIENT != 0) == rule.to_server
     if rule.established is not None:
         keep &= (sides[:n] & ESTABLISHED != 0) == rule.established
+    for side, networks in enumerate((rule.src, rule.dst)):
+        if not networks.any and not rule.both_ways:
+            keep &= _may_hold(networks, p, inner, 2 * side)
     return np.flatnonzero(keep)
+
+
+def _may_hold(networks: Addresses, p: k.PacketBatch, inner: NDArray[np.bool_], word: int) -> NDArray[np.bool_]:
+    """The rows whose address may be in the set; every IPv6 row may."""
+    n = len(inner)
+    is_v6 = np.where(inner, p.present[:n] & np.uint32(k.IS_INNER_IPV6) != 0, p.short[k.S_IP_VERSION, :n] == 6)
+    low = k.A_SRC_LO + word
+    value = np.where(inner, p.address[k.A_INNER_SRC_LO + word, :n], p.address[low, :n]).astype(np.int64)
+    if not networks.v4:
+        return is_v6
+    starts, ends = np.array(networks.v4, np.int64).T
+    at = np.searchsorted(starts, value, side="right") - 1
+    return is_v6 | ((at >= 0) & (ends[np.maximum(at, 0)] >= value))

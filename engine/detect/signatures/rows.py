@@ -49,8 +49,17 @@ class RowRules:
             if not budget.allows():
                 missed[0] += 1
                 continue
-            if _header_fits(rule, rows[row]) and holds(rule.items, lambda b, r=rows[row]: _view(table, b, r)):  # type: ignore[misc]
+            if _header_fits(rule, rows[row]) and _holds(rule, table, rows[row]):
                 yield number, row
+
+
+def _holds(rule: Rule, table: str, row: dict[str, Any]) -> bool:
+    """Whether the row's buffers hold what the rule asks for."""
+    for buffer, size in rule.sizes:
+        data = _bytes(table, buffer, row)
+        if data is None or not size.low <= len(data) <= size.high:
+            return False
+    return holds(rule.items, lambda buffer: _view(table, buffer, row))
 
 
 def _candidates(index: Index, table: str, buffer: str, rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:

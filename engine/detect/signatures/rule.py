@@ -118,6 +118,7 @@ class Rule:
     to_server: bool | None = None
     established: bool | None = None
     items: tuple[Item, ...] = ()
+    sizes: tuple[tuple[str, Range], ...] = ()  # of application buffers
     dsize: Range | None = None
     itype: Range | None = None
     icode: Range | None = None
@@ -130,7 +131,7 @@ class Rule:
     @property
     def buffers(self) -> frozenset[str]:
         """The application buffers its items look at; empty: payloads."""
-        return frozenset(item.buffer for item in self.items) - {PAYLOAD}
+        return (frozenset(item.buffer for item in self.items) | {b for b, _ in self.sizes}) - {PAYLOAD}
 
     @property
     def tables(self) -> frozenset[str]:

@@ -158,6 +158,12 @@ CASES = [
     ("protocol http, other payload", _t('content:"hello";', "http any any -> any any"), TCP, []),
     ("dns.query", _t('dns.query; content:"bad.example.org"; nocase;', "dns any any -> any any"), QUERY, [0]),
     ("dns.query end", _t('dns.query; content:".org"; endswith;', "dns any any -> any any"), QUERY, [0]),
+    ("dns.query of a size", _t("dns.query; bsize:15;", "dns any any -> any any"), QUERY, [0]),
+    ("dns.query of another size", _t('dns.query; content:"."; bsize:>15;', "dns any any -> any any"), QUERY, []),
+    ("dns_query with isdataat", _t('dns_query; content:".org"; isdataat:!1,relative;', "dns any any -> any any"),
+     QUERY, [0]),
+    ("addresses alone", _t("", "ip [192.0.2.200,192.0.2.7] any -> $HOME_NET any"), [*TCP, datagram6(b"x")], [2, 5]),
+    ("IPv6 addresses alone", _t("", "ip 2001:db8::/32 any -> any any"), [*TCP, datagram6(b"x")], [6]),
     ("dns.query other", _t('dns.query; content:"good"; nocase;', "dns any any -> any any"), QUERY, []),
     ("http.uri is decoded", _t('http.uri; content:"id=1 x";', "http any any -> any any"), session(GET), [0]),
     ("http.uri.raw is not", _t('http.uri.raw; content:"id=1%20x";', "http any any -> any any"), session(GET), [0]),
@@ -202,7 +208,9 @@ def test_target__turns_the_finding_around() -> None:
 
 REFUSED = [
     (_t('content:"a"; byte_test:4,>,1,0;'), "keyword byte_test"),
-    (_t('content:"a"; isdataat:10;'), "keyword isdataat"),
+    (_t('content:"a"; isdataat:10;'), "isdataat:10"),
+    (_t('content:"a"; bsize:10;'), "bsize stands behind no sticky buffer"),
+    (_t('content:"a"; dotprefix;'), "keyword dotprefix"),
     (_t('file_data; content:"a";'), "keyword file_data"),
     (_t('content:"a"; flowbits:set,x;'), "keyword flowbits"),
     (_t('http.header; content:"a";', "http any any -> any any"), "keyword http.header"),
