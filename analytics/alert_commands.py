@@ -43,12 +43,8 @@ def _list(lake: Path, options: argparse.Namespace) -> None:
 
 def list_run(lake: Path, prefix: str) -> None:
     """The incidents of one run, in the order they began, to standard output."""
-    _write(
-        lake,
-        f"SELECT {_SHOWN} FROM alerts WHERE starts_with(incident_id, '{prefix}-') ORDER BY first_seen",
-        "table",
-        None,
-    )
+    sql = f"SELECT {_SHOWN} FROM alerts WHERE starts_with(incident_id, {_literal(prefix)}) ORDER BY first_seen"  # noqa: S608
+    _write(lake, sql, "table", None)
 
 
 def _export(lake: Path, options: argparse.Namespace) -> None:

@@ -234,7 +234,7 @@ src_ip VARCHAR Who does it; NULL where many would stand
 dst_ip VARCHAR To whom; NULL where many would stand
 count BIGINT Observations that it stands for
 why VARCHAR The reason in one sentence with numbers
-evidence VARCHAR JSON: the newest numbers by name, under `first` those of the beginning, under `peak` larger ones, under `all` different texts
+evidence VARCHAR JSON: newest numbers by name; `first`: of the beginning, `peak`: larger ones, `all`: different texts
 confidence FLOAT 0 to 1
 status VARCHAR open until somebody acknowledged it, then acknowledged
 active BOOLEAN It still goes on

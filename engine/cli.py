@@ -254,7 +254,7 @@ def _detect(options: argparse.Namespace) -> int:
     from engine.detect.alert_stage import run_prefix
 
     for name in runs:
-        list_run(lake, run_prefix(config.lake.sensor, name))
+        list_run(lake, run_prefix(config.lake.sensor, name) + "-")
     return code
 
 

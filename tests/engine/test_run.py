@@ -51,7 +51,7 @@ def write_pcap(path: Path, frames: list[bytes]) -> Path:
     return path
 
 
-# Columns that differ between a live run and a replay of the same frames: what belongs to the run, and its model's score.
+# Columns that differ between a live run and a replay of the same frames: what belongs to the run or its model.
 LIVE_ONLY = ("ts", "ts_nanos", "source", "flow_id", "frame_file", "frame_offset", "anomaly")
 
 
