@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from engine.detect.finding import Finding
 from engine.detect.rules.base import Count, Parameters, Recent, Rule
 
 _MINUTE_US: Final = 60_000_000
+_BINARY: Final = re.compile(r"\\\d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +23,14 @@ class DnsTunnel(Parameters):
 
     Tunnels need as many bytes in names as they carry; content networks have names of 8 to 14 characters. Maltrail
     takes names of 24 or more with 3.5 bits. Reverse look-ups are left out. Of names so long that only data fills them,
-    few are enough (the 253 characters of a name are 4 labels of 63).
+    few are enough (the 253 characters of a name are 4 labels of 63), and so of names with bytes that no host name has
+    (RFC 1123 2.1; written as \\ddd): iodine tries them first.
     """
 
     names: int = 20
     long_names: int = 6
     long_length: float = 120.0
+    binary_names: int = 4
     mean_length: float = 18.0
     mean_entropy: float = 3.0
 
@@ -66,12 +70,16 @@ class DnsTunnelRule(Rule[DnsTunnel]):
         key = row["src_ip"], row["dst_ip"], domain
         count = self._keys.get(key) or self._keys.put(key, Count(128))
         n = count.add(row["ts"], below, _MINUTE_US)
-        if n < self.p.long_names or (n % 5 and not (n < self.p.names and len(below) >= self.p.long_length)):
+        is_binary = _BINARY.search(below) is not None
+        rare = n < self.p.names and (is_binary or len(below) >= self.p.long_length)
+        if n < min(self.p.long_names, self.p.binary_names) or (n % 5 and not rare):
             return
         names = count.values()
         length = sum(map(len, names)) / n
         entropy = sum(map(entropy_of, names)) / n
-        enough = n >= self.p.names or length >= self.p.long_length
+        enough = n >= self.p.names or (n >= self.p.long_names and length >= self.p.long_length)
+        if not enough and is_binary:
+            enough = sum(_BINARY.search(name) is not None for name in names) >= self.p.binary_names
         if enough and length >= self.p.mean_length and entropy >= self.p.mean_entropy:
             src, dst, _ = key
             yield Finding(

@@ -158,11 +158,14 @@ def candidate_rows(rule: Rule, p: k.PacketBatch, sides: NDArray[np.uint8]) -> ND
 def _may_hold(networks: Addresses, p: k.PacketBatch, inner: NDArray[np.bool_], word: int) -> NDArray[np.bool_]:
     """The rows whose address may be in the set; every IPv6 row may."""
     n = len(inner)
-    is_v6 = np.where(inner, p.present[:n] & np.uint32(k.IS_INNER_IPV6) != 0, p.short[k.S_IP_VERSION, :n] == 6)
+    is_v6: NDArray[np.bool_] = np.where(
+        inner, p.present[:n] & np.uint32(k.IS_INNER_IPV6) != 0, p.short[k.S_IP_VERSION, :n] == 6
+    )
     low = k.A_SRC_LO + word
     value = np.where(inner, p.address[k.A_INNER_SRC_LO + word, :n], p.address[low, :n]).astype(np.int64)
     if not networks.v4:
         return is_v6
     starts, ends = np.array(networks.v4, np.int64).T
     at = np.searchsorted(starts, value, side="right") - 1
-    return is_v6 | ((at >= 0) & (ends[np.maximum(at, 0)] >= value))
+    is_v6 |= (at >= 0) & (ends[np.maximum(at, 0)] >= value)
+    return is_v6

@@ -134,6 +134,15 @@ def test_dns_tunnel__many_long_random_names_below_a_domain() -> None:
     assert kinds(find(queries(long, 2.0))) == [("dns_tunnel", A, V)]
 
 
+def test_dns_tunnel__bytes_that_no_host_name_has() -> None:
+    names = [{"ts": i, "query": rf"zdy{i}aA\208\209\210\21{i}end.tun.example", "rcode": "NOERROR"} for i in range(6)]
+    assert kinds(rows_of("dns", names)) == [("dns_tunnel", A, V)]
+    assert not rows_of("dns", names[:3] * 5)
+    assert not rows_of(
+        "dns", [row | {"query": rf"Peter\226s printer {i}._ipp._tcp.local"} for i, row in enumerate(names)]
+    )
+
+
 def test_dns_flood__names_that_do_not_exist() -> None:
     r = random.Random(1)
     names = ["".join(r.choices("abcdefghijklmnop", k=10)) + ".victim.example" for _ in range(160)]

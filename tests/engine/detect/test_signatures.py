@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -18,6 +19,7 @@ from engine.detect.signatures.scanner import HyperscanScanner, Pattern, Re2Scann
 from engine.detect.signatures.stage import Signatures
 from engine.detect.signatures.syntax import Refused
 from engine.errors import ConfigError
+from engine.packets import FrameBatch, PacketBatch
 from tests.engine.detect.signing import Bench, config_of, datagram, find, hits, rules_of, session, up
 
 pytest.importorskip("hyperscan")
@@ -228,7 +230,7 @@ def test_findings__equal_hits_of_a_second_are_one() -> None:
 # --- files and configuration --------------------------------------------------------------------------------------
 
 
-def test_load__files_patterns_and_starter(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_load__files_patterns_and_starter(tmp_path: Path) -> None:
     rules, patterns = tmp_path / "a.rules", tmp_path / "b.patterns"
     rules.write_text(
         'alert tcp any any -> $LAB any (content:"a"; sid:1;)\nalert tcp any any -> any any (foo; sid:2;)\n'
@@ -367,3 +369,25 @@ def test_starter__harmless_texts_are_left_alone(starter: dict[str, Signatures]) 
 def test_starter__every_rule_has_a_test(starter: dict[str, Signatures]) -> None:
     seen = {sid for _, data in ATTACKS for _, sid in _sids(starter["hyperscan"], data)}
     assert {r.sid for r in load(SignaturesConfig()).rules} - seen == set()
+
+
+def test_kernels__are_compiled_once(tmp_path: Path) -> None:
+    from engine.config import IntelConfig
+    from engine.detect.intel import Intel
+    from engine.detect.signatures.gatherer import Gatherer
+    from engine.jit import is_compiled
+    from engine.kernels import intel, payloads
+
+    if not is_compiled():
+        pytest.skip("kernels are not compiled in this run")
+    listed = tmp_path / "bad.txt"
+    listed.write_text("192.0.2.200\n2001:db8::/32\n")
+    frames, packets = FrameBatch(8, 4096), PacketBatch(8)
+    Gatherer(0, 8, rows=8).warm_up(frames, packets)
+    Intel(IntelConfig()).warm_up(packets)
+    assert find(rules_of(patterns="x\tlow\tabc\n"), session(b"abc"))
+    one = Intel(IntelConfig(lists=(str(listed),)))
+    assert Bench(one).send(session(b"abc")).close()  # type: ignore[arg-type]
+    one.close()
+    assert len(payloads.gather.signatures) == 1
+    assert len(intel.match_addresses.signatures) == 1
