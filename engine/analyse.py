@@ -87,8 +87,10 @@ class Analyser:
         totals.frames_not_stored += batch.count - stored if self._ring.enabled else 0
         self._score(batch, totals, give_up < Level.SCORES)
         if self._detection is not None:
+            before = self._detection.missed
             self._detection.take(frames, batch)
             self._detect_in_rows()
+            totals.candidates_missed += self._detection.missed - before
         if give_up >= Level.ROWS:
             totals.drop_rows_shed += batch.count
             return False

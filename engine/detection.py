@@ -41,8 +41,12 @@ class Detection:
         self._windows: Rows = []
         self._windows_at = time.monotonic()
         self._detector = Detector(config.rules.given, len(table.records), self._windows.extend)
-        self._signatures = Signatures(config.signatures, None if live else 1.0)
-        self._intel = Intel(config.intel)
+        self._signatures = Signatures(config.signatures, None if live else 1.0) if config.signatures.enabled else None
+        self._intel = Intel(config.intel) if config.intel.enabled else None
+        if self._signatures is not None and self._signatures.refused:
+            report(
+                "warning", f"{self._signatures.refused} signatures are not used; `engine rules check FILE` names them"
+            )
         self._alerts = AlertStage(lake, config, run, lambda rows: emit("alert_events", rows, True), report)
         self._alerts.live = live
         self._now_us = 0
@@ -59,15 +63,23 @@ class Detection:
     def application_rows(self, table: str, rows: Rows, source: str) -> None:
         """Look at rows that a parser made."""
         found = self._detector.application_rows(table, rows)
-        found += self._signatures.application_rows(table, rows, source)
-        found += self._intel.application_rows(table, rows, source)
+        for stage in (self._signatures, self._intel):
+            if stage is not None:
+                found += stage.application_rows(table, rows, source)
         if found:
             self._alerts.take(found, self._now_us)
 
     def _stages(self) -> Iterator[Detector | Signatures | Intel]:
         yield self._detector
-        yield self._signatures
-        yield self._intel
+        if self._signatures is not None:
+            yield self._signatures
+        if self._intel is not None:
+            yield self._intel
+
+    @property
+    def missed(self) -> int:
+        """Packets that a signature may have matched and that the budget did not allow to look at."""
+        return 0 if self._signatures is None else self._signatures.missed
 
     def tick(self, now_ns: int) -> None:
         """While no packet comes: what did not come until `now_ns`."""
@@ -96,5 +108,6 @@ class Detection:
         self._alerts.take(self._detector.close(), self._now_us)
         self._alerts.close()
         self._pass_windows()
-        self._signatures.close()
-        self._intel.close()
+        for stage in (self._signatures, self._intel):
+            if stage is not None:
+                stage.close()

@@ -39,6 +39,7 @@ class SourceTotals(SourceCounters):
     frames_not_stored: int = 0
     scored: int = 0
     scores_shed: int = 0
+    candidates_missed: int = 0
 
     @property
     def own_drops(self) -> int:

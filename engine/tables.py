@@ -41,6 +41,8 @@ CAPTURE_STATS: Final[tuple[Column, ...]] = (
     Column("frames_stored", "int64", "frames", "Frames whose bytes went to the ring of raw frames", "frame ring", nullable=True),
     Column("frames_not_stored", "int64", "frames", "Frames whose bytes could not be written to the ring", "frame ring", nullable=True),
     Column("scored", "int64", "packets", "Packets that a model gave an anomaly score", "scoring", nullable=True),
+    Column("candidates_missed", "int64", "packets", "Packets that a signature may have matched, not looked at beyond the CPU budget",
+           "signatures", nullable=True),
     Column("scores_shed", "int64", "packets", "Packets not scored under pressure, although there is a model", "scoring", nullable=True),
 )  # fmt: skip
 OWN_DROPS: Final = tuple(c.name for c in CAPTURE_STATS if c.name.startswith("drop_"))

@@ -37,6 +37,7 @@ _HITS: Final = 16_384
 _CHECK_S: Final = 10.0
 _TIMEOUT_S: Final = 30.0
 _REMEMBERED: Final = 65_536
+_MOST: Final = 4096  # findings of a batch: with forged addresses there may be any number
 # Columns of application rows that hold names and fingerprints.
 _NAMES: Final = {"dns": ("query",), "tls": ("sni",), "quic": ("sni",), "http": ("host",)}
 _HASHES: Final = {"tls": ("ja3", "ja4"), "quic": ("ja3", "ja4")}
@@ -79,6 +80,7 @@ class Intel:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.hits: Counter[str] = Counter()  # by list
+        self.untold = 0  # pairs beyond the most of a batch
         self._index = IntelIndex([])
         self.refresh()
         for one in self._lists:
@@ -132,6 +134,8 @@ class Intel:
             parts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "nothing"
             trouble = f" ({one.trouble})" if one.trouble else ""
             lines.append(f"intel list {one.path}: {parts}; {self.hits[one.path]} hits{trouble}")
+        if self.untold:
+            lines.append(f"intel: {self.untold} pairs of addresses were not reported, more than {_MOST} in a batch")
         return lines
 
     def close(self) -> None:
@@ -200,6 +204,9 @@ class Intel:
         told = self._told.get(key)
         if told is not None and 0 <= ts - told.ts < self._config.repeat_s * 1_000_000:
             told.waiting += count
+            return
+        if len(found) >= _MOST:
+            self.untold += 1
             return
         if told is None:
             if len(self._told) >= _REMEMBERED:

@@ -188,18 +188,24 @@ class Windows:
         state = self.state
         if state[w.S_HALF] == w.MISSING or now_ns // w.TICK_NS <= state[w.S_HALF]:
             return
+        self._pass_time(now_ns)
+        self._end_tick(int(state[w.S_CLOCK]) // w.TICK_NS)
+
+    def _pass_time(self, now_ns: int) -> None:
+        state = self.state
         kernel.pass_time(
             now_ns, self._flows, self._host_tags, self.hosts, self._host_list, self._pair_tags, self.pairs,
             self._pair_list, self._target_tags, self.targets, self._target_list, self._waits, self._slow, self._seen,
             self._seeds, state,
         )  # fmt: skip
-        self._end_tick(int(state[w.S_CLOCK]) // w.TICK_NS)
 
     def end_source(self, name: str) -> None:
         """No more packets of the source; the next one may be of another time."""
         if name in self._sources:
             self._source = name
             if self.state[w.S_HALF] != w.MISSING:
+                if len(self._sources) == 1:  # what has no answer by now gets none: captures end with their last packet
+                    self._pass_time(int(self.state[w.S_CLOCK]) + w.GRACE_NS)
                 self._end_tick(None)
             del self._sources[name]
             if not self._sources:

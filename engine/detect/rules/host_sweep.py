@@ -31,11 +31,12 @@ class HostSweep(Parameters):
 class PingSweep(Parameters):
     """Distinct hosts that did not answer an echo request within 60 to 120 s, or asked at all when most answer.
 
-    A monitor pings its own servers, of which few are down at once; Slips takes 5, which a lost uplink exceeds.
+    A monitor pings its own servers, of which few are down at once; Slips takes 5, which a lost uplink exceeds. One of
+    more than 32 servers is to be excepted by its address.
     """
 
     distinct_hosts: int = 15
-    distinct_answering: int = 50
+    distinct_answering: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from engine.detect.signatures.thresholds import Thresholds
 from engine.dissect.base import text_of
 
 _EXAMPLES: Final = 8
+_MOST: Final = 4096  # findings of a batch with a source of their own; with forged sources there may be any number
 _EXCERPT: Final = 160
 _PROTO: Final = {6: "TCP", 17: "UDP", 1: "ICMP", 58: "ICMPv6"}
 
@@ -78,6 +79,10 @@ class Hits:
             src, dst = dst, src
         key = number, src, dst, port, ts // 1_000_000
         merged = self._merged.get(key)
+        if merged is None and len(self._merged) >= _MOST:
+            src, dst, port = "", dst if len(self._merged) < 2 * _MOST else "", None
+            key = number, src, dst, port, ts // 1_000_000
+            merged = self._merged.get(key)
         if merged is None:
             merged = self._merged[key] = _Merged(number, ts, src, dst, port, proto, domain, where, facts)
         merged.count += 1
@@ -100,7 +105,8 @@ class Hits:
         if rule.reference:
             evidence["reference"] = list(rule.reference)
         return Finding(
-            ts=m.ts, kind=rule.kind, severity=rule.severity, src_ip=m.src_ip, dst_ip=m.dst_ip, dst_port=m.port,
+            ts=m.ts, kind=rule.kind, severity=rule.severity, src_ip=m.src_ip or None,
+            dst_ip=m.dst_ip or None, dst_port=m.port,
             why=f"{rule.message or 'signature'} ({name}) in {m.where}{times}", proto=m.proto, domain=m.domain,
             source=source, count=m.count, evidence=evidence,
             flow_ids=tuple(f for f in m.flows if f), packets=tuple(m.packets),

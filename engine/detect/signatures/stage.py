@@ -83,6 +83,11 @@ class Signatures:
             *report_lines(self._set),
         ]
 
+    @property
+    def refused(self) -> int:
+        """Rules that are not used because they ask for something else."""
+        return len(self._set.refused)
+
     def close(self) -> None:
         """Nothing is open."""
 

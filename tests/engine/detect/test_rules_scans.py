@@ -48,7 +48,7 @@ def test_port_scan__ports_that_fail(flags: int, answer: int | None, technique: s
 
 
 def test_port_scan__near_misses() -> None:
-    assert not find(probes(14, SYN, RST_ACK))
+    assert not find(probes(11, SYN, RST_ACK))
     assert not find(probes(40, SYN, SYN_ACK))
     assert not find(probes(40, ACK, None))  # the middle of connections
     again = [(i * 0.2, tcp_frame(A, V, 40000 + i, 5432, SYN)) for i in range(40)]  # a service that is down

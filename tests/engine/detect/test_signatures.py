@@ -20,6 +20,7 @@ from engine.detect.signatures.stage import Signatures
 from engine.detect.signatures.syntax import Refused
 from engine.errors import ConfigError
 from engine.packets import FrameBatch, PacketBatch
+from tests.builders import ethernet, ipv4, udp
 from tests.engine.detect.signing import Bench, config_of, datagram, find, hits, rules_of, session, up
 
 pytest.importorskip("hyperscan")
@@ -225,6 +226,14 @@ def test_findings__equal_hits_of_a_second_are_one() -> None:
     assert found.evidence["sid"] == 5
     assert found.evidence["reference"] == ["url,e.x"]
     assert "20 times" in found.why
+
+
+def test_findings__are_bounded_when_sources_are_forged() -> None:
+    rules = rules_of('alert udp any any -> any any (content:"x"; sid:5;)')
+    frames = [ethernet(ipv4(udp(b"x"), 17, src=bytes([20, 1, n >> 8, n & 255]))) for n in range(6000)]
+    found = find(rules, frames, flows=4096)
+    assert len(found) == 4097
+    assert [(f.src_ip, f.dst_ip, f.count) for f in found if f.src_ip is None] == [(None, "192.0.2.200", 6000 - 4096)]
 
 
 # --- files and configuration --------------------------------------------------------------------------------------

@@ -180,6 +180,11 @@ def test_tick__judges_while_nothing_comes() -> None:
     assert not rig.detector.tick(START_NS)
 
 
+def test_end__what_waits_is_judged() -> None:
+    burst = [(i * 0.001, tcp_frame(A, V, 40000, 1 + i, SYN)) for i in range(30)]
+    assert kinds(Rig().send(burst)) == [("port_scan", A, V)]
+
+
 def test_end__the_next_source_may_be_of_another_time() -> None:
     rig = Rig()
     scan = [(i * 0.02, tcp_frame(A, V, 40000, 1 + i, SYN)) for i in range(50)] + [(3.0, echo(A, V))]
