@@ -8,13 +8,11 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, alerts_cli
+from engine import __version__, alerts_cli, companions
 from engine.errors import ConfigError, EngineError
 
 
@@ -228,11 +226,11 @@ def _run(options: argparse.Namespace) -> int:
     from engine import run
 
     config = _load(options)
-    listener = _listen(config.web.port) if config.web.enabled else None
+    listener = companions.listen(config.web.port) if config.web.enabled else None
 
     def start(lake: Path) -> Any:
-        _start_merging(lake)
-        return run.Dashboard(None, "") if listener is None else _start_dashboard(lake, listener)
+        companions.start_merging(lake)
+        return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener)
 
     return run.run(config, _lake_path(config), options.user, start)
 
@@ -258,78 +256,6 @@ def _detect(options: argparse.Namespace) -> int:
     return code
 
 
-def _listen(port: int) -> socket.socket:
-    """Bound before anything else starts, so that a port in use is said at once."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError as error:
-        listener.close()
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            f"dashboard port 127.0.0.1:{port}: {reason}; choose another with --port, or --no-dashboard"
-        ) from None
-    listener.listen(128)
-    return listener
-
-
-def _start_dashboard(lake: Path, listener: socket.socket) -> Any:
-    """The dashboard as a process of its own; it inherits the listening socket and our (dropped) rights."""
-    from engine.run import Dashboard
-
-    descriptor = listener.fileno()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "webui",
-            "--lake",
-            str(lake),
-            "--fd",
-            str(descriptor),
-            "--with-parent",
-            str(os.getpid()),
-        ],
-        pass_fds=[descriptor],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
-    return Dashboard(process, _new_link(lake, f"http://127.0.0.1:{listener.getsockname()[1]}"))
-
-
-def _start_merging(lake: Path) -> None:
-    """What merges small segments, as a process of its own at the lowest priority; it ends with us."""
-    subprocess.Popen(
-        [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), "--with-parent", str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
-
-
-def _new_link(lake: Path, address: str | None = None) -> str:
-    """A one-time link; the address is remembered beside the tokens for `engine link`."""
-    from webui import auth
-
-    remembered = lake / ".dashboard" / "address"
-    try:
-        token = auth.issue_token(lake)
-        if address is None:
-            address = remembered.read_text().strip()
-        else:
-            remembered.write_text(address + "\n")
-    except OSError as error:
-        if isinstance(error, PermissionError):
-            raise ConfigError(
-                f"dashboard of lake {lake}: permission denied; become the lake's owner, for example with `sudo -u NAME`"
-            ) from None
-        raise ConfigError(
-            f"no dashboard has served lake {lake} ({(error.strerror or str(error)).lower()}); "
-            "start one with `engine run` or `engine dashboard`"
-        ) from None
-    return f"{address}/?token={token}"
-
-
 def _dashboard(options: argparse.Namespace) -> int:
     from engine import run
 
@@ -337,9 +263,9 @@ def _dashboard(options: argparse.Namespace) -> int:
     lake = _lake_path(config)
     if not lake.is_dir():
         raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
-    listener = _listen(config.web.port)
+    listener = companions.listen(config.web.port)
     run.become_unprivileged(lake, None)()
-    dashboard = _start_dashboard(lake, listener)
+    dashboard = companions.start_dashboard(lake, listener)
     run.say(f"dashboard: {dashboard.link}\nCtrl-C stops")
     return run.serve(dashboard)
 
@@ -348,7 +274,7 @@ def _link(options: argparse.Namespace) -> int:
     lake = _lake_path(_load(options))
     if not lake.is_dir():
         raise ConfigError(f"lake {lake} does not exist; name the running engine's with --lake")
-    print(_new_link(lake))  # noqa: T201
+    print(companions.new_link(lake))  # noqa: T201
     return 0
 
 

@@ -15,6 +15,7 @@ from engine import packets as k
 from engine.constants import PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP
 from engine.jit import helper, kernel, prefetch, u8
 from engine.kernels.flow_apps import mark_row
+from engine.kernels.flow_count import OF_B, TCP_ACK, TCP_SYN, WORD, count_packet, tcp_of
 from engine.kernels.flow_key import (
     K_A_HI,
     K_A_LO,
@@ -67,12 +68,8 @@ _FAR_NS = 60_000_000_000
 _BEHIND_MAX = 4096
 _FRAGMENT_NS = 30_000_000_000
 _NEVER = 1 << 62  # D_FIRST of a direction that has sent nothing
-_WORD = 0xFFFFFFFF
-_ENTROPY_UNIT = 1 << 20
-_FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _FINS = r.STATE_FIN_CLIENT | r.STATE_FIN_SERVER
 _RESETS = r.STATE_RST_CLIENT | r.STATE_RST_SERVER
-_B = r.N_COMMON + r.N_DIRECTION  # where the words of endpoint B begin
 
 
 @kernel
@@ -111,18 +108,18 @@ def follow(
             slot = _flow_of_fragment(keys, i, np.int64(int_[k.I_FRAGMENT, i]), ts, records, fragments, seeds)
         if slot < 0:
             at, slot = _find(keys, i, records, index, mask)
-            tcp, seq = _tcp_of(short, long, i, kind, flags)
+            tcp, seq = tcp_of(short, long, i, kind, flags)
             if slot >= 0 and _is_over(slot, at, kind, tcp, seq, ts, records, index, ended, limits, state):
                 slot = np.int64(-1)
             if slot < 0:
                 if state[T_LIVE] >= limits[L_FLOWS]:
                     return i, EVICT
                 slot = _begin(keys, i, tcp, records, index, mask, free, app_of_proto, state)
-            elif ts - records[slot, (_B if kind & KEY_FROM_B else r.N_COMMON) + r.D_FIRST] > limits[L_ACTIVE_NS]:
+            elif ts - records[slot, (OF_B if kind & KEY_FROM_B else r.N_COMMON) + r.D_FIRST] > limits[L_ACTIVE_NS]:
                 _end_part(slot, records, free, ended, state)
             if flags & k.IS_FRAGMENT and flags & k.IS_LATER_FRAGMENT == 0:
                 _note_fragment(keys, i, np.int64(int_[k.I_FRAGMENT, i]), ts, slot, records, fragments, seeds)
-        d = _count(short, long, address, entropy, i, ts, kind, flags, slot, records)
+        d = count_packet(short, long, address, entropy, i, ts, kind, flags, slot, records)
         if flags & (k.HAS_INNER_PAYLOAD if kind & KEY_INNER else k.HAS_PAYLOAD) and kind & KEY_LATER == 0:
             start, end = np.int64(int_[k.I_PAYLOAD, i]), np.int64(int_[k.I_PAYLOAD_END, i])
             if end > start:
@@ -147,9 +144,9 @@ def _fetch(i, count, keys, records, index, mask):
     if i + 8 < count:
         prefetch(index, keys[i + 8, K_TAG] & mask)
     if i + 3 < count:
-        guess = ((index[keys[i + 3, K_TAG] & mask] & _WORD) - 1) * r.N_WORDS
+        guess = ((index[keys[i + 3, K_TAG] & mask] & WORD) - 1) * r.N_WORDS
         prefetch(records, guess)
-        side = guess + (_B if keys[i + 3, K_FLAGS] & KEY_FROM_B else r.N_COMMON)
+        side = guess + (OF_B if keys[i + 3, K_FLAGS] & KEY_FROM_B else r.N_COMMON)
         prefetch(records, side)
         prefetch(records, side + 8)
 
@@ -172,17 +169,6 @@ def _sweep_is_due(ts, state):
     return state[T_CLOCK] >= state[T_SWEEP_AT]
 
 
-@helper
-def _tcp_of(short, long, i, kind, flags):
-    """(flags, sequence number) of a packet with a TCP header, else (0, 0)."""
-    if kind & KEY_INNER:
-        if flags & k.HAS_INNER_TCP:
-            return np.int64(short[k.S_INNER_TCP_FLAGS, i]), long[k.L_INNER_SEQ, i]
-    elif flags & k.HAS_TCP:
-        return np.int64(short[k.S_TCP_FLAGS, i]), long[k.L_TCP_SEQ, i]
-    return np.int64(0), np.int64(0)
-
-
 # --- finding, beginning, ending ------------------------------------------------------------------------------------
 @helper
 def _find(keys, i, records, index, mask):
@@ -192,7 +178,7 @@ def _find(keys, i, records, index, mask):
     while index[at] != 0:
         entry = index[at]
         if entry >> 32 == tag:
-            slot = (entry & _WORD) - 1
+            slot = (entry & WORD) - 1
             if (
                 records[slot, r.R_REST] == keys[i, K_REST]
                 and records[slot, r.R_A_LO] == keys[i, K_A_LO]
@@ -226,7 +212,7 @@ def _is_over(slot, at, kind, tcp, seq, ts, records, index, ended, limits, state)
     closed = is_closed(bits)
     if ts - records[slot, r.R_LAST] > (limits[L_LINGER_NS] if closed else limits[L_IDLE_NS]):
         reason = quiet_reason(bits)
-    elif tcp & (_SYN | _ACK) == _SYN and (bits & r.STATE_SYN == 0 or records[slot, r.R_ISN] != seq):
+    elif tcp & (TCP_SYN | TCP_ACK) == TCP_SYN and (bits & r.STATE_SYN == 0 or records[slot, r.R_ISN] != seq):
         reason = quiet_reason(bits) if closed else r.END_REUSED
     else:
         return False
@@ -268,8 +254,8 @@ def _clear_direction(slot, base, records):
     for w in range(r.N_DIRECTION):
         records[slot, base + w] = 0
     records[slot, base + r.D_FIRST] = _NEVER
-    records[slot, base + r.D_SIZES] = _WORD << 32
-    records[slot, base + r.D_GAPS] = _WORD << 32
+    records[slot, base + r.D_SIZES] = WORD << 32
+    records[slot, base + r.D_GAPS] = WORD << 32
 
 
 @helper
@@ -285,7 +271,7 @@ def _end_part(slot, records, free, ended, state):
     ended[state[T_ENDED]] = copy
     state[T_ENDED] += 1
     records[slot, r.R_PART] += 1
-    for d in (r.N_COMMON, _B):
+    for d in (r.N_COMMON, OF_B):
         next_seq, mac = records[slot, d + r.D_NEXT_SEQ], records[slot, d + r.D_MAC]
         left = records[slot, d + r.D_COUNTS] & 0xFF00
         _clear_direction(slot, d, records)
@@ -316,7 +302,7 @@ def _begin(keys, i, tcp, records, index, mask, free, app_of_proto, state):
     records[slot, r.R_LAST] = r.MISSING
     records[slot, r.R_PART] = 1
     records[slot, r.R_RTT_NS] = r.MISSING
-    for d in (r.N_COMMON, _B):
+    for d in (r.N_COMMON, OF_B):
         _clear_direction(slot, d, records)
         records[slot, d + r.D_NEXT_SEQ] = r.MISSING
         records[slot, d + r.D_MAC] = r.MISSING
@@ -338,115 +324,11 @@ def _first_state(kind, rest, tcp):
             sender, receiver = rest & 0xFFFF, rest >> r.REST_PORT_B & 0xFFFF
             if client_b:
                 sender, receiver = receiver, sender
-            if tcp & _SYN:
-                client_b = client_b != (tcp & _ACK != 0)
+            if tcp & TCP_SYN:
+                client_b = client_b != (tcp & TCP_ACK != 0)
             elif sender < 1024 and sender < receiver:
                 client_b = not client_b
     return bits | (r.STATE_CLIENT_B if client_b else 0)
-
-
-# --- counting ------------------------------------------------------------------------------------------------------
-@helper
-def _count(short, long, address, entropy, i, ts, kind, flags, slot, records):
-    """Add row `i` to its flow. Returns where the words of its direction begin."""
-    bits = records[slot, r.R_STATE]
-    from_client = (kind & KEY_FROM_B != 0) == (bits & r.STATE_CLIENT_B != 0)
-    d = _B if kind & KEY_FROM_B else r.N_COMMON
-    n = records[slot, d + r.D_PACKETS]
-    if n == 0 and records[slot, r.N_COMMON + _B - d + r.D_PACKETS] == 0:  # the first of this part
-        records[slot, r.R_START] = ts
-        bits = _first_packet(short, i, kind, flags, bits)
-    if n == 0:
-        records[slot, d + r.D_FIRST] = ts
-        if flags & k.HAS_MAC:
-            records[slot, d + r.D_MAC] = np.int64(address[k.A_SRC_MAC, i])
-    else:
-        gap = min(max(ts - records[slot, d + r.D_LAST], 0) // 1000, _WORD)
-        records[slot, d + r.D_GAPS] = _widen(records[slot, d + r.D_GAPS], gap)
-    wirelen = long[k.L_WIRELEN, i]
-    records[slot, d + r.D_PACKETS] = n + 1
-    records[slot, d + r.D_BYTES] += wirelen
-    records[slot, d + r.D_SIZES] = _widen(records[slot, d + r.D_SIZES], min(wirelen, _WORD))
-    records[slot, d + r.D_LAST] = ts
-    records[slot, r.R_LAST] = max(records[slot, r.R_LAST], ts)
-    if not from_client:
-        bits |= r.STATE_ANSWERED
-    if flags & k.HAS_ENTROPY:  # fixed point: the sum does not depend on the order of additions
-        records[slot, d + r.D_ENTROPY] += np.int64(np.float64(entropy[i]) * _ENTROPY_UNIT)
-        records[slot, d + r.D_COUNTS] += 1 << 16
-    payload = np.int64(0)
-    if kind & KEY_INNER:
-        if flags & k.HAS_INNER_PAYLOAD:
-            payload = long[k.L_INNER_PAYLOAD_LEN, i]
-    elif flags & k.HAS_PAYLOAD:
-        payload = long[k.L_PAYLOAD_LEN, i]
-    if payload:
-        records[slot, d + r.D_PAYLOAD] += payload
-    if flags & (k.HAS_INNER_TCP if kind & KEY_INNER else k.HAS_TCP) and kind & KEY_LATER == 0:
-        tcp, seq = _tcp_of(short, long, i, kind, flags)
-        bits = _count_tcp(tcp, seq, payload, ts, from_client, bits, slot, d, records)
-    records[slot, r.R_STATE] = bits
-    return d
-
-
-@helper
-def _widen(range_, value):
-    """A smallest << 32 | largest pair that includes the value."""
-    return min(range_ >> 32 & _WORD, value) << 32 | max(range_ & _WORD, value)
-
-
-@helper
-def _first_packet(short, i, kind, flags, bits):
-    """Note the tunnel and the ICMP type of a part's first packet."""
-    bits &= ~(0xF << r.STATE_ENCAP | 0xFFFF << r.STATE_ICMP_TYPE)
-    if flags & k.HAS_ENCAP:
-        bits |= (np.int64(short[k.S_ENCAP, i]) + 1) << r.STATE_ENCAP
-    if kind & KEY_ICMP:
-        inner = kind & KEY_INNER
-        icmp = np.int64(short[k.S_INNER_ICMP_TYPE if inner else k.S_ICMP_TYPE, i])
-        code = np.int64(short[k.S_INNER_ICMP_CODE if inner else k.S_ICMP_CODE, i])
-        bits |= icmp << r.STATE_ICMP_TYPE | code << (r.STATE_ICMP_TYPE + 8)
-    return bits
-
-
-@helper
-def _signed(difference):
-    """A difference of sequence numbers, -2**31 to 2**31 - 1 (RFC 9293 3.4)."""
-    return ((difference + 0x80000000) & _WORD) - 0x80000000
-
-
-@helper
-def _count_tcp(tcp, seq, payload, ts, from_client, bits, slot, d, records):
-    """Flags, handshake, retransmitted segments. Returns the state bits."""
-    records[slot, d + r.D_FLAGS] |= tcp & 0xFF
-    occupied = payload + (1 if tcp & _SYN else 0) + (1 if tcp & _FIN else 0)
-    expected = records[slot, d + r.D_NEXT_SEQ]
-    following = (seq + occupied) & _WORD
-    if expected == r.MISSING:
-        records[slot, d + r.D_NEXT_SEQ] = following
-    else:
-        ahead = _signed(seq - expected)
-        keep_alive = ahead == -1 and payload <= 1 and tcp & (_SYN | _FIN) == 0  # RFC 9293 3.8.4
-        if ahead < 0 and occupied > 0 and not keep_alive and tcp & _RST == 0:
-            records[slot, d + r.D_FLAGS] += 1 << 8
-        if _signed(following - expected) > 0:
-            records[slot, d + r.D_NEXT_SEQ] = following
-    if from_client:
-        if tcp & (_SYN | _ACK) == _SYN:
-            bits |= r.STATE_SYN
-            records[slot, r.R_ISN] = seq
-            if bits & r.STATE_SYN_ACK == 0:
-                records[slot, r.R_SYN_NS] = ts
-        elif tcp & (_SYN | _ACK | _RST) == _ACK and bits & (r.STATE_SYN_ACK | r.STATE_ACKED) == r.STATE_SYN_ACK:
-            bits |= r.STATE_ACKED
-            if bits & r.STATE_SYN:
-                records[slot, r.R_RTT_NS] = ts - records[slot, r.R_SYN_NS]
-        bits |= (r.STATE_FIN_CLIENT if tcp & _FIN else 0) | (r.STATE_RST_CLIENT if tcp & _RST else 0)
-    else:
-        if tcp & (_SYN | _ACK) == _SYN | _ACK:
-            bits |= r.STATE_SYN_ACK
-        bits |= (r.STATE_FIN_SERVER if tcp & _FIN else 0) | (r.STATE_RST_SERVER if tcp & _RST else 0)
-    return bits
 
 
 # --- payload -------------------------------------------------------------------------------------------------------
@@ -484,7 +366,7 @@ def _look(arena, start, end, i, kind, long, slot, d, records, taps, patterns, bu
         taps[P_ROW, n] = i
         taps[P_SLOT, n] = slot
         taps[P_CANDIDATES, n] = hits
-        taps[P_FROM_CLIENT, n] = 1 if (d == _B) == (records[slot, r.R_STATE] & r.STATE_CLIENT_B != 0) else 0
+        taps[P_FROM_CLIENT, n] = 1 if (d == OF_B) == (records[slot, r.R_STATE] & r.STATE_CLIENT_B != 0) else 0
         state[T_TAPS] = n + 1
 
 

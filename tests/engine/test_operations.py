@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from engine.cli import _new_link
+from engine.companions import new_link
 from engine.errors import ConfigError
 from tests.commands import ENGINE, ROOT, Running, engine
 from tests.savefiles import pcap_bytes
@@ -104,4 +104,4 @@ def test_dashboard__of_a_lake_that_is_not_ours_says_who_may(tmp_path: Path, monk
 
     monkeypatch.setattr("webui.auth.issue_token", forbidden)
     with pytest.raises(ConfigError, match="owner"):
-        _new_link(tmp_path)
+        new_link(tmp_path)

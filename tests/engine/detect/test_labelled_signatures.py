@@ -17,7 +17,7 @@ from engine.flows import FlowTable
 from engine.packets import PacketBatch
 from tests.flowing import batches
 
-DATA = Path("/work/shared/detect/data")
+DATA = Path(__file__).parents[4] / "shared" / "detect" / "data"
 KINDS = {"sqli": "sql_injection", "web_attack": "web_attack", "c2_shell": "cleartext_shell"}
 
 pytestmark = [
