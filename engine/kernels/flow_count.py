@@ -109,7 +109,6 @@ def _count_tcp(tcp, seq, payload, ts, from_client, bits, slot, d, records):
             records[slot, d + r.D_FLAGS] += 1 << 8
         if _signed(following - expected) > 0:
             records[slot, d + r.D_NEXT_SEQ] = following
-    is_plain_ack = tcp & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_ACK
     if from_client:
         if tcp & (TCP_SYN | TCP_ACK) == TCP_SYN:
             bits |= r.STATE_SYN
