@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import warnings
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _SAN_LIMIT: Final = 64
+_REMEMBER_BYTES: Final = 8192
 
 
 def certificate_fields(message: bytes) -> dict[str, Any]:
@@ -26,6 +28,10 @@ def certificate_fields(message: bytes) -> dict[str, Any]:
     leaf = message[6 : 6 + size]
     if not leaf or len(leaf) < size:
         return {}
+    return (_remembered if size <= _REMEMBER_BYTES else _fields)(leaf)
+
+
+def _fields(leaf: bytes) -> dict[str, Any]:
     fields: dict[str, Any] = {"cert_sha256": sha256(leaf).hexdigest()}
     try:
         with warnings.catch_warnings():
@@ -35,6 +41,9 @@ def certificate_fields(message: bytes) -> dict[str, Any]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
     return fields
+
+
+_remembered = lru_cache(maxsize=512)(_fields)  # servers show the same certificate again and again
 
 
 def _read(leaf: bytes) -> dict[str, Any]:
