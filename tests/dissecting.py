@@ -44,16 +44,19 @@ class Payload:
 
 
 def payloads(path: Path | str) -> Iterator[Payload]:
-    """The TCP and UDP packets of a savefile, tunnels opened, in file order."""
+    """The TCP and UDP packets of a savefile, tunnels opened, in file order. Raises CorruptFile when it is refused."""
     work, rows, columns = decoder()
     source, frames = SavefileSource(str(path)), k.FrameBatch()
     number = 0
+    try:
+        source.open()
+    except CorruptFile:
+        source.close()
+        raise
     result = None
     while result is not ReadResult.END:
         frames.clear()
         try:
-            if result is None:
-                source.open()
             result = source.read(frames)
         except CorruptFile:  # all whole frames before were delivered
             source.close()

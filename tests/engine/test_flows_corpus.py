@@ -14,6 +14,7 @@ import pytest
 from engine import packets as k
 from engine.applications import Applications
 from engine.config import FlowsConfig
+from engine.errors import CorruptFile
 from engine.flows import FlowRows, FlowTable
 from engine.packets import FrameBatch, PacketBatch
 from tests.builders import decoder
@@ -154,7 +155,11 @@ def test_corpus__stage_and_kernel_find_what_the_plain_driver_finds() -> None:
             continue
         flows.read(path, None)
         ours = {t: sorted(_comparable(r) for r in rows) for t, rows in flows.applications.take_rows().items()}
-        plain_rows, _ = dissect(path)
+        try:
+            plain_rows, _ = dissect(path)
+        except CorruptFile:  # refused: then there is nothing to compare
+            assert not ours
+            continue
         theirs = {t: sorted(_comparable(r) for r in rows) for t, rows in plain_rows.items() if rows}
         assert ours == theirs, path.name
         rows += sum(map(len, ours.values()))
