@@ -106,6 +106,7 @@ class Pipeline:
         self._send_lock = threading.Lock()
         self._frame_no: dict[str, int] = {}
         self.run, self._books = run_name(), Books()
+        # Bounded by what circulates: row batches, and the buffers of ended flows, for which the analyse thread waits.
         self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
         self._publisher = Publisher(lake, config.lake, self.run, self._books, self._store_failed)
         self._analyser = Analyser(lake, config, self.run, self._books, self._rows.put, report, live)
