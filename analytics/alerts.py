@@ -4,8 +4,8 @@
     mute(lake, "ann", kind="port_scan", src="10.0.0.0/8", until=datetime(2026, 11, 25, 12))
     add(lake, "ann", kind="phishing", severity="high", src="10.0.0.7", why="a user called")
 
-The engine sees mutes within seconds. Times are UTC without a zone. Texts are kept as they look: on one line, without
-control characters. Everything raises ConfigError or StoreError, one line.
+A running engine sees mutes and new alerts within seconds. Times are UTC without a zone. Texts are kept as they look:
+on one line, without control characters. Everything raises ConfigError or StoreError, one line.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ipaddress
 import secrets
 import time
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TEXT: Final = 1_000  # characters of a note
 _NAME: Final = 64  # of a kind or user
+_FLOWS: Final = 20  # examples of an incident
+_AT_ONCE: Final = 1_000
 
 
 def acknowledge(lake: str | Path, incident_id: str, user: str, note: str | None = None) -> None:
@@ -38,6 +41,23 @@ def acknowledge(lake: str | Path, incident_id: str, user: str, note: str | None 
 def reopen(lake: str | Path, incident_id: str, user: str, note: str | None = None) -> None:
     """Take an acknowledgement back."""
     _say(lake, incident_id, "reopened", user, note)
+
+
+def mark_all(lake: str | Path, incident_ids: Sequence[str], user: str, *, done: bool) -> None:
+    """Acknowledge several at once, or reopen them: all of them, or none when one is not there."""
+    wanted = list(dict.fromkeys(incident_ids))
+    if not 0 < len(wanted) <= _AT_ONCE:
+        raise ConfigError(f"{len(wanted)} alerts at once are out of range: use 1 to {_AT_ONCE}")
+    with connect(lake) as con:
+        sql = (
+            "SELECT DISTINCT incident_id FROM alert_events WHERE list_contains(?, incident_id) AND revision IS NOT NULL"
+        )
+        known = {found for (found,) in con.execute(sql, [wanted]).fetchall()}
+    unknown = next((one for one in wanted if one not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"alert {_clean(unknown, _NAME)!r} is not in lake {lake}; `engine alerts list` shows them")
+    rows = [{"incident_id": one} for one in wanted]
+    _write_rows(lake, "acknowledged" if done else "reopened", user, rows)
 
 
 def note(lake: str | Path, incident_id: str, user: str, text: str) -> None:
@@ -77,8 +97,9 @@ def mutes(lake: str | Path) -> list[dict[str, Any]]:
 
 def add(
     lake: str | Path, user: str, *, kind: str, severity: str, why: str, src: str | None = None, dst: str | None = None,
+    flow_ids: Sequence[int] = (),
 ) -> str:  # fmt: skip
-    """Enter an incident that no detector saw. Returns its id."""
+    """Enter an incident that no detector saw. Returns its id. A running engine passes it on: EVE, notifications."""
     if severity not in SEVERITIES:
         raise ConfigError(f"severity {severity!r} is unknown; use one of {', '.join(SEVERITIES)}")
     if not _clean(why, _TEXT):
@@ -88,7 +109,7 @@ def add(
     _write(
         lake, "manual", user, incident_id=incident_id, revision=1, kind=_kind(kind), severity=severity, confidence=1.0,
         why=_clean(why, _TEXT), src_ip=_address("src", src), dst_ip=_address("dst", dst), first_seen=now, last_seen=now,
-        count=1, evidence="{}", flow_ids=[], packets=[],
+        count=1, evidence="{}", flow_ids=list(map(int, flow_ids[:_FLOWS])), packets=[],
     )  # fmt: skip
     return incident_id
 
@@ -133,10 +154,14 @@ def _say(lake: str | Path, incident_id: str, event: str, user: str, text: str | 
 
 
 def _write(lake: str | Path, event: str, user: str, **values: Any) -> None:
+    _write_rows(lake, event, user, [values])
+
+
+def _write_rows(lake: str | Path, event: str, user: str, rows: list[dict[str, Any]]) -> None:
     if not _clean(user, _NAME):
         raise ConfigError("the user is empty; say who does it")
-    row = {"ts": time.time_ns() // 1000, "event": event, "actor": _clean(user, _NAME), **values}
-    add_segment(require_lake(lake), "alert_events", OPERATORS, [row])
+    about = {"ts": time.time_ns() // 1000, "event": event, "actor": _clean(user, _NAME)}
+    add_segment(require_lake(lake), "alert_events", OPERATORS, [{**about, **row} for row in rows])
 
 
 def _muted(kind: str | None, src: str | None, dst: str | None) -> dict[str, str | None]:

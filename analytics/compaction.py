@@ -1,15 +1,17 @@
-"""Merging of small segments, so that a lake that captures for days does not become a million files.
+"""Upkeep of a lake: merging of small segments, so that it does not become a million files, and retention.
 
     python -m analytics.compaction --lake DIR [--with-parent PID]     what `engine run` starts; lowest priority
-    engine compact [--lake DIR]                                        the same once, in the foreground
+    engine compact [--lake DIR]                                        merging once, in the foreground
+    engine retain [--lake DIR] [--dry-run]                             retention once
 
-How readers never notice is told in `analytics.merge_jobs`.
+How readers never notice is told in `analytics.merge_jobs` and `analytics.retention`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -20,9 +22,13 @@ from typing import Final
 
 from analytics.merge_jobs import Compactor, Done, Plan
 from analytics.system import lowest_priority, stop_with_parent
+from analytics.retention import Cut, Retention
 from engine.errors import EngineError
+from engine.retention_config import RetentionConfig
 
 JOBS: Final = 16  # at once in the background: their segments take their room twice
+LOOK_S: Final = 2.0  # at the disk's free space: it may be filled within minutes
+STATE: Final = "upkeep.json"  # in <lake>/.settings, for `engine status`
 
 
 def compact(lake: Path, plan: Plan, report: Callable[[str], None]) -> Done:
@@ -34,12 +40,24 @@ def compact(lake: Path, plan: Plan, report: Callable[[str], None]) -> Done:
         return compactor.done
 
 
+def retain(lake: Path, config: RetentionConfig, grace_s: float, report: Callable[[str], None]) -> list[Cut]:
+    """Delete what is due, once, and wait until it is done: `grace_s`."""
+    with Compactor(lake, Plan(), report):
+        retention = Retention(lake, config, grace_s, report)
+        cuts = retention.round()
+        while retention.waiting:
+            time.sleep(min(1.0, grace_s / 4 + 0.01))
+            retention.finish()
+        return cuts
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Merge for as long as the parent lives."""
-    parser = argparse.ArgumentParser(prog="python -m analytics.compaction", description="Merge small segments.")
+    """Merge and delete for as long as the parent lives."""
+    parser = argparse.ArgumentParser(prog="python -m analytics.compaction", description="Upkeep of a lake.")
     parser.add_argument("--lake", type=Path, required=True)
     parser.add_argument("--with-parent", type=int, metavar="PID", help="stop when this process, our parent, ends")
     parser.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="how often to look (30)")
+    parser.add_argument("--retention", metavar="JSON", help="the section of the configuration; without it none")
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))  # it may be killed at any moment
@@ -47,14 +65,44 @@ def main(arguments: list[str] | None = None) -> int:
         stop_with_parent(options.with_parent)
     lowest_priority()
     try:
+        config = RetentionConfig(**json.loads(options.retention)) if options.retention else RetentionConfig(enabled=False)
         with Compactor(options.lake, Plan(), _say) as compactor:
+            retention = Retention(options.lake, config, Plan().grace_s, _say)
             while True:
+                retention.round()
                 compactor.advance()
-                compactor.begin(most=JOBS - len(compactor.jobs))
-                time.sleep(options.every)
+                if not retention.space.acute:  # merging takes room
+                    compactor.begin(most=JOBS - len(compactor.jobs))
+                _leave_state(options.lake, compactor, retention)
+                _rest(options.every, retention)
     except EngineError as error:
         _say(str(error))
         return 2
+
+
+def _rest(every_s: float, retention: Retention) -> None:
+    """Until the next look is due, or the disk gets short."""
+    until = time.monotonic() + every_s
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(LOOK_S, left))
+        if retention.config.enabled and retention.space.short:
+            return
+
+
+def _leave_state(lake: Path, compactor: Compactor, retention: Retention) -> None:
+    """What `engine status` says of us. A full disk is no reason to stop."""
+    space, done = retention.space, compactor.done
+    state = {
+        "at": time.time(), "pid": os.getpid(), "merged_segments": done.segments, "merged_into": done.merged,
+        "jobs": len(compactor.jobs), "deleted": retention.deleted, "last": retention.last, "enabled": retention.config.enabled,
+        "free": space.free, "wanted_free": space.wanted,
+    }  # fmt: skip
+    target = lake / ".settings" / STATE
+    partial = target.with_name(f".{STATE}.inprogress")
+    with contextlib.suppress(OSError):
+        target.parent.mkdir(exist_ok=True)
+        partial.write_text(json.dumps(state))
+        partial.replace(target)
 
 
 def _say(text: str) -> None:

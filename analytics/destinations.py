@@ -12,6 +12,7 @@ from analytics.geo import Locator
 from analytics.geoip import read_settings
 
 COUNTRIES: Final = 12
+CITIES: Final = 16
 ADDRESSES: Final = 2_000  # located at each snapshot, the heaviest first: the others count as unlocated
 
 
@@ -22,7 +23,10 @@ def by_country(locator: Locator, lake: Path, rows: list[tuple[str, int, int]], a
     """
     settings = read_settings(lake)
     found = locator.locate(pa.array([row[0] for row in rows], pa.string()))
-    scopes, names, codes = (found.field(name).to_pylist() for name in ("scope", "country_name", "iso3"))
+    scopes, names, codes, *place = (
+        found.field(name).to_pylist() for name in ("scope", "country_name", "iso3", "city", "latitude", "longitude")
+    )
+    cities = _cities(rows, *place)
     packets: defaultdict[tuple[str, str], int] = defaultdict(int)
     sizes: defaultdict[tuple[str, str], int] = defaultdict(int)
     private = 0
@@ -43,7 +47,19 @@ def by_country(locator: Locator, lake: Path, rows: list[tuple[str, int, int]], a
         "packets": [packets[country] for country in best[:COUNTRIES]],
         "bytes": [sizes[country] for country in best[:COUNTRIES]],
         "countries": len(best),
+        "cities": cities,
         "located": located,
         "private": private,
         "unlocated": max(0, all_bytes - located - private),
     }
+
+
+def _cities(rows: list[tuple[str, int, int]], *place: list[Any]) -> dict[str, list[Any]]:
+    """Places by bytes. A database of countries has none."""
+    sizes: defaultdict[tuple[str, float, float], int] = defaultdict(int)
+    for (_, _, size), city, latitude, longitude in zip(rows, *place, strict=True):
+        if latitude is not None and longitude is not None:
+            sizes[city or "", round(latitude, 1), round(longitude, 1)] += size
+    best = sorted(sizes, key=lambda at: (-sizes[at], at))[:CITIES]
+    columns = list(zip(*best, strict=True)) or [(), (), ()]
+    return {"name": [*columns[0]], "lat": [*columns[1]], "lon": [*columns[2]], "bytes": [sizes[at] for at in best]}

@@ -2,6 +2,7 @@
 
     SELECT g.country, sum(p.wirelen) FROM packets p JOIN geo g ON g.ip = p.dst_ip GROUP BY 1
 
+`geo_source` says who knew it: `database`, `ipinfo` (see `analytics.ipinfo`), or NULL when nobody did.
 One row per distinct address of `addresses`, live like every view. The lookup is a function that DuckDB calls with
 2,048 addresses at a time. It must never refer to a connection: the connection refers to it, and such a cycle is never
 freed, which DuckDB's bindings report on stderr when the interpreter ends.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
+from analytics import ipinfo_cache
 from analytics.addresses import Address, parse, scope
 from analytics.countries import COUNTRIES
 from analytics.geoip import Settings, open_database, read_settings
@@ -35,10 +37,11 @@ CHECK_S: Final = 1.0  # how old the knowledge of which database is in use may be
 FIELDS: Final = pa.struct({
     "scope": pa.string(), "country": pa.string(), "country_name": pa.string(), "iso3": pa.string(),
     "city": pa.string(), "latitude": pa.float64(), "longitude": pa.float64(), "asn": pa.int64(), "as_org": pa.string(),
+    "geo_source": pa.string(),
 })  # fmt: skip
 _SQL_TYPE: Final = (
     "STRUCT(scope VARCHAR, country VARCHAR, country_name VARCHAR, iso3 VARCHAR, city VARCHAR, "
-    "latitude DOUBLE, longitude DOUBLE, asn BIGINT, as_org VARCHAR)"
+    "latitude DOUBLE, longitude DOUBLE, asn BIGINT, as_org VARCHAR, geo_source VARCHAR)"
 )
 _VIEW: Final = """
 CREATE OR REPLACE VIEW geo AS
@@ -75,6 +78,8 @@ class Locator:
         self._lake = lake
         self._lock = threading.Lock()
         self._known: dict[str, Row] = {}
+        self._asked: dict[str, dict[str, Any]] = {}  # what ipinfo.io said
+        self._asked_version: tuple[int, int, int] | None = None
         self._readers: list[Reader] = []
         self._signature: tuple[Any, ...] | None = None
         self._checked = float("-inf")
@@ -99,7 +104,10 @@ class Locator:
         if address is not None:
             for reader in self._readers:
                 record.update(self._ask(reader, address))
-        row = (scope(address) if address is not None else None, *fields_of(record))
+        origin = "database" if record else None
+        if not record and (asked := self._asked.get(ip)) is not None:
+            record, origin = asked, "ipinfo"
+        row = (scope(address) if address is not None else None, *fields_of(record), origin)
         self._known[ip] = row
         return row
 
@@ -119,12 +127,21 @@ class Locator:
         if now - self._checked < CHECK_S:
             return
         self._checked = now
+        self._follow_ipinfo()
         settings = read_settings(self._lake)
         signature = tuple((path, _version(path)) for path in settings.paths)
         if signature != self._signature:
             self._signature = signature
             self._known.clear()
             self._open(settings)
+
+    def _follow_ipinfo(self) -> None:
+        version = _version(str(ipinfo_cache.path_of(self._lake)))
+        if version != self._asked_version:
+            self._asked_version = version
+            before, self._asked = self._asked, ipinfo_cache.load(self._lake).addresses if version else {}
+            for ip in before.keys() ^ self._asked.keys():
+                self._known.pop(ip, None)
 
     def _open(self, settings: Settings) -> None:
         self._readers = []

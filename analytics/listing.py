@@ -3,6 +3,7 @@
     <lake>/<table>/sensor=/date=/hour=/*.parquet
     <lake>/.merging/<table>@<id>.open       segments of one of these directories are about to be merged, see
     <lake>/.merging/<table>@<id>/kept/      `analytics.compaction`; here are second names of them
+    <lake>/.retired/<table>@<id>            segments that will be deleted, see `analytics.retention`
 
 A merge swaps a directory of segments for one that holds them as one file. A query lists its files first and opens them
 as it goes, so those it has listed must stay: while a merge is open, a query reads the merged segments by their second
@@ -11,6 +12,7 @@ names, which outlive the swap. Whichever side of it a query lists, it sees every
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ MERGING: Final = ".merging"
 OPEN: Final = ".open"
 KEPT: Final = "kept"
 SUFFIX: Final = ".parquet"
+RETIRED: Final = ".retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class OpenMerge:
 
 def live_segments(lake: Path, table: str) -> list[str]:
     """Paths of the segments that a query that begins now reads."""
+    gone = retired_segments(lake, table)
     merges = {merge.partition: merge for merge in open_merges(lake, table)}
     base = lake / table
     found: list[str] = []
@@ -47,8 +51,21 @@ def live_segments(lake: Path, table: str) -> list[str]:
         if merge is not None:
             found += [f"{merge.kept}/{name}" for name in sorted(merge.originals)]
             names = [name for name in names if name not in merge.originals and name not in merge.merged]
-        found += [f"{directory}/{name}" for name in sorted(names)]
+        found += [f"{directory}/{name}" for name in sorted(names) if f"{partition}/{name}" not in gone]
     return found
+
+
+def retired_segments(lake: Path, table: str) -> frozenset[str]:
+    """Segments that a query which begins now does not read, as `sensor=/date=/hour=/name`: they will be deleted.
+
+    Ask before you list a directory: when a note goes, its segments have gone before.
+    """
+    found: set[str] = set()
+    for name in names_in(lake / RETIRED):
+        if name.startswith(f"{table}@"):
+            with contextlib.suppress(FileNotFoundError, ValueError):  # of a finished one; damaged, so nothing goes
+                found.update(json.loads((lake / RETIRED / name).read_text()))
+    return frozenset(found)
 
 
 def partitions(base: Path | str) -> Iterator[str]:

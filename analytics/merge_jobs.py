@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from analytics.listing import KEPT, MERGING, OPEN, SUFFIX, names_in, partitions
+from analytics.listing import KEPT, MERGING, OPEN, SUFFIX, names_in, partitions, retired_segments
 from analytics.segments import SEGMENT_NAME, partition_hour
 from analytics.system import UNSUPPORTED, exchange
 from engine.errors import StoreError
@@ -39,6 +39,7 @@ from engine.tables import TABLES
 SWAPPED: Final = ".swapped"
 NEXT: Final = "next"
 HOUR_S: Final = 3600
+EAGER: Final = {"alert_events": (32, 120.0)}  # least and older_s of tables that are read whole, again and again
 RETRY_S: Final = 600.0  # after a failure, for example of a full disk
 _PROBLEMS: Final = (OSError, ValueError)
 
@@ -136,7 +137,10 @@ class Compactor:
         busy = {(name.partition("@")[0], self._note(name)["partition"]) for name in self.jobs}
         begun = 0
         for table in TABLES:
+            retired = {place.rpartition("/")[0] for place in retired_segments(self.lake, table)}
             for partition in partitions(self.lake / table):
+                if partition in retired:
+                    continue
                 if begun >= most:
                     return begun
                 where = f"{table}/{partition}"
@@ -177,16 +181,19 @@ class Compactor:
             return []
         if self._settled.get(str(directory)) == changed:
             return []
+        least, older_s = self.plan.least, self.plan.older_s
+        if table in EAGER:
+            least, older_s = min(least, EAGER[table][0]), min(older_s, EAGER[table][1])
         small = []
         for name in names_in(directory):
             path = f"{directory}/{name}"
             if SEGMENT_NAME.fullmatch(name) and path not in self._left_alone:
                 with contextlib.suppress(FileNotFoundError):
                     status = os.stat(path)
-                    if status.st_size < self.plan.small_bytes and now - status.st_mtime >= self.plan.older_s:
+                    if status.st_size < self.plan.small_bytes and now - status.st_mtime >= older_s:
                         small.append(name)
         over = now >= hour + HOUR_S + self.plan.older_s
-        if len(small) < (2 if over else max(2, self.plan.least)):
+        if len(small) < (2 if over else max(2, least)):
             if over and now - changed / 1e9 >= self.plan.older_s:
                 self._settled[str(directory)] = changed
             return []

@@ -23,6 +23,8 @@ QUESTIONS: Final = {
     "bytes_by_country": "Where do the bytes go?",
     "alerts": "What happened that somebody should look at?",
     "mutes": "What does nobody want to hear of?",
+    "anomaly_minutes": "How unusual was traffic, minute by minute?",
+    "anomaly_threshold": "What would a threshold on anomalies have raised?",
 }
 
 
@@ -260,6 +262,32 @@ muted_until TIMESTAMP Until when; NULL: until it is taken back
 muted_by VARCHAR The user who did it
 note VARCHAR Why
 active BOOLEAN It still holds
+""",
+    "anomaly_minutes": """
+ts TIMESTAMP Start of the minute
+sensor VARCHAR The sensor that saw it
+scored BIGINT Packets that a model gave an anomaly
+p50 DOUBLE Half of them are below the bin that begins here
+p90 DOUBLE Nine tenths are
+p99 DOUBLE All but a hundredth are
+top_anomaly FLOAT The largest
+top_source VARCHAR Interface or savefile of the packet that had it
+top_frame_no BIGINT Its frame_no there
+above BIGINT Packets from the threshold on
+threshold FLOAT `[scoring] threshold`
+not_learned BIGINT Packets kept out of training, because an incident above low was open
+model BIGINT Version of the model
+psi FLOAT Stability index: below 0.1 traffic is what it learned, above 0.25 it is not
+worst_feature VARCHAR The feature that changed most
+worst_psi FLOAT Its index
+""",
+    "anomaly_threshold": """
+threshold DOUBLE An anomaly
+packets BIGINT Packets that had it or more
+share DOUBLE Of all scored packets
+usual_share DOUBLE What the model expects: so many of the packets that it learned from
+minutes BIGINT Minutes that had such a packet
+packets_per_hour DOUBLE Per hour in which packets were scored
 """,
 }
 

@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from analytics.listing import retired_segments
+
 SEGMENT_NAME: Final = re.compile(r"(\d+)-.*\.parquet")
 NANOSECONDS_FROM: Final = 10**17  # a start at or above this is in nanoseconds; as microseconds it is the year 5138
 SETTLE_NS: Final = 2_000_000_000  # a directory changed this recently may change again within its time stamp's grain
@@ -51,7 +53,7 @@ class SegmentIndex:
     """The files of one table. Published files never change, so each is looked at once; not thread-safe."""
 
     def __init__(self, lake: Path, table: str) -> None:
-        self.root = lake / table
+        self.lake, self.table, self.root = lake, table, lake / table
         self._listed: dict[str, tuple[int, int, dict[str, Segment]]] = {}  # directory: (its mtime, when listed, files)
 
     def within(self, start: float, end: float) -> list[Segment]:
@@ -60,25 +62,31 @@ class SegmentIndex:
         The writer cuts segments at the hour. The hour before is looked at too: rows of a batch may be a little out
         of order.
         """
+        gone = self._retired()
         found = [
             segment
             for hour, directory in self._partitions()
             if start - 2 * HOUR_S < hour <= end
             for segment in self._files(directory)
-            if segment.written >= start and segment.start <= end
+            if segment.written >= start and segment.start <= end and segment.path not in gone
         ]
         return sorted(found, key=lambda s: s.start, reverse=True)
 
     def newest(self) -> Segment | None:
         """The segment with the latest first row, or None in a lake without rows."""
         best: Segment | None = None
+        gone = self._retired()
         for hour, directory in sorted(self._partitions(), reverse=True):
             if best is not None and hour + HOUR_S <= best.start:
                 break
             for segment in self._files(directory):
-                if segment.start > 0 and (best is None or segment.start > best.start):
+                if segment.start > 0 and (best is None or segment.start > best.start) and segment.path not in gone:
                     best = segment
         return best
+
+    def _retired(self) -> set[str]:
+        """Paths of segments that are about to be deleted; asked before a directory is listed."""
+        return {f"{self.root}/{place}" for place in retired_segments(self.lake, self.table)}
 
     def _partitions(self) -> Iterator[tuple[int, str]]:
         for sensor in _names(self.root):

@@ -46,6 +46,7 @@ _ABOUT: Final = {
     "rollup_1m": "who sent and received most, by minute",
     "windows": "what hosts did by second and minute",
     "alert_events": "changes of alerts, and what operators said",
+    "model_stats": "how the packet model did, by minute",
     **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),
     "geo": "what kind of address it is, and where",
     **QUESTIONS,

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
-from analytics.listing import live_segments
+from analytics.listing import MERGING, live_segments
 from engine.errors import StoreError
 from engine.schema import SQL_TYPES, Column
 from engine.tables import TABLES
@@ -91,7 +91,7 @@ def lock(
 ) -> None:
     """Confine a connection, for good, to reading the lake: for SQL that came from a browser.
 
-    No file outside the lake can be read or written, no extension loaded, no setting changed; one query has
+    No file but the lake's tables can be read or written, no extension loaded, no setting changed; one query has
     UNTRUSTED_THREADS and UNTRUSTED_MEMORY unless told otherwise, and no room on disk to spill into. DuckDB cannot
     forbid writing where it allows reading, so pass the SQL through `analytics.readonly.check` as well.
     A time limit is the caller's: `con.interrupt()` from another thread.
@@ -103,7 +103,9 @@ def lock(
     con.execute(f"SET memory_limit = {_text(memory_limit or UNTRUSTED_MEMORY)}")
     con.execute("SET python_enable_replacements = false")  # names of tables must never find our variables
     # DuckDB compares patterns as they are written, and then the files they match.
-    allowed = {f"{name}/" for r in roots for name in (str(r), _escaped(r))}
+    # Tables only: beside them lie the dashboard's users, settings and raw frames.
+    folders = [r / name for r in roots for name in (*TABLES, MERGING)]
+    allowed = {f"{name}/" for folder in folders for name in (str(folder), _escaped(folder))}
     con.execute(f"SET allowed_directories = [{', '.join(map(_text, sorted(allowed)))}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")

@@ -3,10 +3,15 @@
 Sender and engine share the machine, and a veth pair lets the sender's core do the kernel's receiving work. A rate
 counts as held when less than 0.1 % of the frames that arrived are missing from the lake and the engine has caught up
 with them within half a second of the last one: buffers alone cannot hold a rate.
+
+    python -m benchmarks.online FILE [--pps N ...] [--seconds N] [--frames full|off]    as root
+
+sends the file's frames at each rate (0: flat out) and says what became of all of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import signal
@@ -22,7 +27,7 @@ from typing import Any
 
 from benchmarks.measure import HIGHER, LOWER, Figure, figure, process_cpu_s, run, tree_bytes, wait
 from benchmarks.offline import ENGINE
-from benchmarks.wire import Wire
+from benchmarks.wire import Wire, usable, wire
 from engine.errors import CaptureError
 from engine.metrics import TOTAL_FIELDS
 
@@ -60,6 +65,13 @@ class Step:
     @property
     def loss(self) -> float:
         return max(0.0, 1 - self.rows / self.arrived) if self.arrived else 1.0
+
+    @property
+    def unaccounted(self) -> int:
+        """Frames that arrived and are neither rows nor drops of a cause: 0, or the books do not balance."""
+        counts = self.counts
+        drops = sum(counts[name] for name in counts if name.startswith("drop_") or name == "kernel_drops")
+        return self.arrived - self.rows - drops
 
     @property
     def held(self) -> bool:
@@ -211,3 +223,38 @@ def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str
         "loss": figure([max(0.0, 1 - captured / max(1, arrived))], "share of the frames", LOWER),
         "cpu_ns_per_packet": figure([(ended.cpu_s - cpu_s) / max(1, captured) * 1e9], "CPU ns/packet", LOWER),
     }
+
+
+def accounts(step: Step) -> str:
+    """What became of the frames of a sending, in one line."""
+    c, n = step.counts, max(1, step.arrived)
+    shares = {
+        "rows": c["rows"], "rows given up": c["drop_rows_shed"], "kernel drops": c["kernel_drops"],
+        "other drops": c["drop_not_written"] + c["drop_unread_at_stop"], "frames not stored": c["frames_not_stored"],
+        "not scored": c["scores_shed"],
+    }  # fmt: skip
+    parts = ", ".join(f"{name} {count / n:.1%}" for name, count in shares.items())
+    missed = c["messages_missed"] / max(1, c["messages"] + c["messages_missed"])
+    return (
+        f"{step.pps:,.0f} packets/s for {step.seconds:.1f} s, {step.sent:,} sent, {step.arrived:,} arrived: {parts}; "
+        f"messages missed {missed:.1%}; unaccounted {step.unaccounted}; caught up in {step.lag_s:.1f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the engine makes of frames sent at given rates.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--pps", type=float, nargs="+", default=[0.0], help="rates; 0: flat out (0)")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--frames", choices=("full", "off"), default="off", help="raw frames (off)")
+    options = parser.parse_args()
+    reason = usable()
+    if reason:
+        raise SystemExit(f"benchmarks.online: {reason}")
+    with wire() as pair:
+        for pps in options.pps:
+            print(accounts(engine_step(pair, options.file, pps, options.seconds, options.frames)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,6 +42,8 @@ _STAGES = {
     "engine.scoring_loop:ScoringLoop": "scoring",
     "engine.detect.windows:Windows": "detection",
     "engine.detect.detector:Detector": "detection",
+    "engine.detect.signatures.stage:Signatures": "signatures",
+    "engine.detect.intel:Intel": "lists",
     "engine.detect.alert_stage:AlertStage": "alerts",
     "engine.columns:Columns": "Arrow conversion",
     "engine.writer:TableWriter": "Parquet write",

@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.detection import Detection
 from engine.flows import FlowRows, FlowTable
 from engine.frames import FrameRing
+from engine.message_rows import AppRows
 from engine.metrics import Books, SourceTotals
 from engine.packets import FrameBatch, PacketBatch
 from engine.pressure import Level
@@ -36,7 +37,7 @@ class SideRows:
     """Rows of a table beside `packets`. `publish`: make them visible now. `source`: where a loss is counted."""
 
     table: str
-    rows: FlowRows | list[dict[str, Any]] | pa.RecordBatch
+    rows: FlowRows | AppRows | list[dict[str, Any]] | pa.RecordBatch
     source: str
     publish: bool = False
 
@@ -61,7 +62,11 @@ class Analyser:
         self._flows = FlowTable(config.flows, self._take_flows, self._applications)
         self._ring = FrameRing(lake, config.frames, config.lake.sensor, run, lambda error: report("error", str(error)))
         sensor = config.lake.sensor if live else f"{config.lake.sensor}.replay"
-        self._scoring = ScoringLoop(lake, sensor, config.scoring, report, patient=not live)
+        self._learn_always = config.scoring.learn_during_incidents
+        self._scoring = ScoringLoop(
+            lake, sensor, config.scoring, report, patient=not live,
+            emit=lambda rows: self._take_found("model_stats", rows, True),
+        )  # fmt: skip
         self._detection = (
             Detection(lake, config, run, self._flows, self._take_found, report, live)
             if config.detection.enabled
@@ -96,16 +101,26 @@ class Analyser:
             return False
         return True
 
+    def limit(self, part: float) -> None:
+        """Parsers and signatures get this part of their budgets, 0 to 1, until told otherwise."""
+        if self._applications is not None:
+            self._applications.limit(part)
+        if self._detection is not None:
+            self._detection.limit(part)
+
     def _score(self, batch: PacketBatch, totals: SourceTotals, wanted: bool) -> None:
         before = self._scoring.scored
-        self._scoring.take(batch, score=wanted)
+        learn = self._learn_always or self._detection is None or not self._detection.serious
+        self._scoring.take(batch, score=wanted, learn=learn)
+        if self._detection is not None and self._scoring.scored > before:
+            self._detection.scored(batch, self._scoring)
         totals.scored += self._scoring.scored - before
         totals.scores_shed += batch.count if not wanted and self._scoring.forest is not None else 0
 
     def _take_flows(self, rows: FlowRows) -> None:
         self._emit(SideRows("flows", rows, self._source, publish=True))
 
-    def _take_found(self, table: str, rows: list[dict[str, Any]], publish: bool) -> None:
+    def _take_found(self, table: str, rows: list[dict[str, Any]] | pa.RecordBatch, publish: bool) -> None:
         self._emit(SideRows(table, rows, self._source, publish))
 
     def _detect_in_rows(self) -> None:
@@ -144,6 +159,7 @@ class Analyser:
         """Pass rows on that have waited long enough; while nothing is captured, end flows by the clock."""
         now = time.monotonic()
         if self._live and now - self._taken_at >= _QUIET_S:
+            self._scoring.tick(time.time_ns() // 1000 - _IN_FLIGHT_NS // 1000)
             self._flows.tick(time.time_ns() - _IN_FLIGHT_NS)
             if self._detection is not None:
                 self._detection.tick(time.time_ns() - _IN_FLIGHT_NS)

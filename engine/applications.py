@@ -1,27 +1,32 @@
 """The application stage: payloads that match a pattern go to the parser of their flow, within a budget of CPU time.
 
-Parsers are Python and read the first messages of a flow, or every message of a protocol that is all messages (DNS).
-What the budget does not allow is counted as missed. Open parsers are bounded: beyond the limit the oldest is finished.
+Messages of the commonest protocols in their usual form are read by kernels (`engine.messages`), all others by parsers
+in Python: the first messages of a flow, or every message of a protocol that is all messages (SNMP). What the budget
+does not allow parsers is counted as missed. Open parsers are bounded: beyond the limit the oldest is finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import dpkt
 import numpy as np
 
 from engine import flow_row as r
 from engine import packets as k
-from engine.dissect import APP_NAMES, APPLICATIONS
+from engine.dissect import APP_NAMES, APPLICATIONS, http
 from engine.dissect.base import Application, Flow, Message, Parser, Verdict
 from engine.kernels import flow as kernel
+from engine.message_rows import AppRows
+from engine.messages import Messages
+from engine.server_names import Names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,46 +38,7 @@ _MAX_OPEN: Final = 16_384
 _REJECTIONS: Final = 4  # after so many messages that only looked like a protocol, a flow is left alone
 _BURST_S: Final = 0.5
 _CHECK_EVERY: Final = 16  # messages between two looks at the CPU clock
-
-
-class Names:
-    """Server names as small numbers. Bounded: names that no flow carries any more make room for new ones."""
-
-    def __init__(self, capacity: int = 1 << 18) -> None:
-        self.capacity = capacity
-        self._texts: list[str] = [""]
-        self._numbers: dict[str, int] = {}
-        self._spare: list[int] = []
-
-    def number(self, text: str) -> int:
-        """The name's number; 0 when there is no room for another."""
-        known = self._numbers.get(text)
-        if known is not None:
-            return known
-        if self._spare:
-            number = self._spare.pop()
-            self._texts[number] = text
-        elif len(self._texts) < self.capacity:
-            number = len(self._texts)
-            self._texts.append(text)
-        else:
-            return 0
-        self._numbers[text] = number
-        return number
-
-    def texts(self, numbers: NDArray[Any]) -> list[str]:
-        """The names of some numbers."""
-        return [self._texts[n] for n in numbers.tolist()]
-
-    def is_full(self, wanted: int) -> bool:
-        """True when `wanted` more names may not fit."""
-        return len(self._numbers) + wanted >= self.capacity
-
-    def make_room(self, records: NDArray[np.int64]) -> None:
-        """Forget the names that none of the records carries."""
-        used = set(np.unique(records[records[:, r.R_FLOW_ID] != 0, r.R_NAME]).tolist())
-        self._numbers = {text: number for text, number in self._numbers.items() if number in used}
-        self._spare = [n for n in range(1, len(self._texts)) if n not in used]
+_TAP: Final = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -101,17 +67,21 @@ class Applications:
     Args:
         budget: share of one core's time that parsers may use, averaged over half a second; 1 or more: no limit.
         known: the protocols looked for.
+        kernels: False: parsers in Python read everything, for tests that compare.
     """
 
-    def __init__(self, budget: float = 1.0, known: Sequence[Application] = APPLICATIONS) -> None:
+    def __init__(self, budget: float = 1.0, known: Sequence[Application] = APPLICATIONS, kernels: bool = True) -> None:
         self.known = known
-        self._budget = budget
+        self._dns = sum(1 << n for n, application in enumerate(known) if application.name == "dns")
+        self._budget = self._full_budget = budget
         self._credit_s = _BURST_S * budget
         self._refilled = time.monotonic()
         self._used = 0.0
         self._open: dict[int, _Reading] = {}
-        self._rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self._seen: defaultdict[str, int] = defaultdict(int)
+        self._fast = Messages(known) if kernels else None
+        self._fresh: defaultdict[str, AppRows] = defaultdict(AppRows)  # not shown to the detection yet
+        self._rows: defaultdict[str, AppRows] = defaultdict(AppRows)
+        self._order = 0  # messages and ends of flows so far
         self._counts = ApplicationCounts()
 
     def read(
@@ -123,36 +93,65 @@ class Applications:
         What they find goes into the records: the application, the server name, and since which packet (row_0 is the
         number of row 0). Returns whether anything was found.
         """
-        found = False
-        rows = taps[kernel.P_ROW]
-        starts, stops = packets.int_[k.I_PAYLOAD, rows].tolist(), packets.int_[k.I_PAYLOAD_END, rows].tolist()
-        times = packets.long[k.L_TS, rows].tolist()
-        inner = packets.present[rows] & np.uint32(k.HAS_INNER_IP) != 0
-        sequences = np.where(inner, packets.long[k.L_INNER_SEQ, rows], packets.long[k.L_TCP_SEQ, rows]).tolist()
-        lengths = np.where(
-            inner, packets.long[k.L_INNER_PAYLOAD_LEN, rows], packets.long[k.L_PAYLOAD_LEN, rows]
-        ).tolist()
-        arena = memoryview(frames.arena)  # type: ignore[arg-type]
-        for n, (row, slot, candidates, from_client) in enumerate(zip(*taps.tolist(), strict=True)):
-            if n % _CHECK_EVERY == 0 and not self._has_credit(n == 0):
-                self._counts.missed += len(starts) - n
-                break
+        count, order = taps.shape[1], self._order
+        self._order += count
+        has_credit = self._has_credit(True)
+        found, rest = False, list(range(count))
+        if self._fast is not None:
+            taps = np.ascontiguousarray(taps)
+            rest, found = self._fast.read(taps, frames, packets, row_0, order, records, names)
+            self._counts.messages += self._fast.read_last
+        for n, tap in enumerate(rest):
+            if n % _CHECK_EVERY == 0 and n:
+                has_credit = self._has_credit(False)
+            slot = int(taps[kernel.P_SLOT, tap & _TAP])
             reading = self._open.get(slot)
+            if tap >> 32:
+                reading = self._take_over(slot, (tap >> 32) - 1, records)
+            if not has_credit:
+                self._counts.missed += 1
+                continue
             if reading is None:
                 if records[slot, r.R_STATE] & r.STATE_APP_DONE:
                     continue
                 reading = self._begin(slot, records)
-            start, stop = starts[n], stops[n]
-            data = bytes(arena[start:stop])
-            message = Message(data, times[n], bool(from_client), sequences[n], stop - start == lengths[n])
+            message, row, candidates = _message(taps[:, tap & _TAP].tolist(), frames, packets)
+            if not reading.parser and reading.flow.app == "dns":  # the kernel has read it so far
+                candidates = self._dns
             self._counts.messages += 1
-            done = self._hand_over(reading, message, candidates)
+            done = self._hand_over(reading, message, candidates, order + (tap & _TAP))
             if not reading.noted:
                 found |= _note(reading, records[slot], row_0 + row, names)
             if done:
                 records[slot, r.R_STATE] |= r.STATE_APP_DONE
-                del self._open[slot]
+                self._forget(slot)
         return found
+
+    def _take_over(self, slot: int, entry: int, records: NDArray[np.int64]) -> _Reading:
+        """Go on in Python with a flow that a kernel has read so far."""
+        assert self._fast is not None
+        reading = self._begin(slot, records)
+        number, messages = self._fast.kept(entry)
+        application = reading.application = self.known[number]
+        if application.name == "http":
+            reading.parser = http.resume(reading.flow, self._fast.words_of(entry), next(messages, None))
+        else:
+            reading.parser = application.parser(reading.flow)
+            for message in messages:
+                with contextlib.suppress(*UNREADABLE):
+                    reading.parser.feed(message)
+        self._fast.release(entry)
+        return reading
+
+    def _forget(self, slot: int) -> None:
+        self._open.pop(slot, None)
+        if self._fast is not None:
+            self._fast.leave(slot)
+
+    def limit(self, part: float) -> None:
+        """Parsers get this part of their budget, 0 to 1, until told otherwise; where there is none they stay free."""
+        if self._full_budget < 1:
+            self._budget = part * self._full_budget
 
     def _has_credit(self, fresh: bool) -> bool:
         """True while there is CPU time left. Charges what this thread used since the last call, or begins to count."""
@@ -171,30 +170,33 @@ class Applications:
     def _begin(self, slot: int, records: NDArray[np.int64]) -> _Reading:
         if len(self._open) >= _MAX_OPEN:
             oldest = next(iter(self._open))
-            self._finish(self._open.pop(oldest))
+            self._finish(self._open[oldest], self._order)
+            self._forget(oldest)
+        if self._fast is not None:
+            self._fast.claim(slot)
         reading = self._open[slot] = _Reading(_facts(records[slot, : r.R_LAST].tolist()))
         return reading
 
-    def _hand_over(self, reading: _Reading, message: Message, candidates: int) -> bool:
+    def _hand_over(self, reading: _Reading, message: Message, candidates: int, order: int) -> bool:
         """Feed the flow's parser, or find one among the candidates. True when nothing more of the flow is wanted."""
         if reading.parser is not None:
-            verdict = self._feed(reading, message)
+            verdict = self._feed(reading, message, order)
             if verdict is not Verdict.MORE:
-                self._finish(reading)
+                self._finish(reading, order)
             return verdict is Verdict.DONE
         for number, application in enumerate(self.known):
             if not candidates >> number & 1:
                 continue
             reading.application, reading.parser = application, application.parser(reading.flow)
-            verdict = self._feed(reading, message)
+            verdict = self._feed(reading, message, order)
             if verdict is not Verdict.MORE:
-                self._finish(reading)
+                self._finish(reading, order)
             if verdict is not Verdict.FOREIGN:
                 return verdict is Verdict.DONE
         reading.rejected += bool(candidates)
         return reading.rejected >= _REJECTIONS and not reading.flow.app
 
-    def _feed(self, reading: _Reading, message: Message) -> Verdict:
+    def _feed(self, reading: _Reading, message: Message, order: int) -> Verdict:
         assert reading.parser is not None
         try:
             verdict = reading.parser.feed(message)
@@ -202,19 +204,19 @@ class Applications:
             claimed = reading.application is not None and reading.flow.app in reading.application.names
             self._counts.bad += claimed
             verdict = Verdict.MORE if claimed else Verdict.FOREIGN
-        self._collect(reading)
+        self._collect(reading, order)
         return verdict
 
-    def _finish(self, reading: _Reading) -> None:
+    def _finish(self, reading: _Reading, order: int) -> None:
         if reading.parser is not None:
             try:
                 reading.parser.finish()
             except UNREADABLE:
                 self._counts.bad += 1
-            self._collect(reading)
+            self._collect(reading, order)
             reading.parser = None
 
-    def _collect(self, reading: _Reading) -> None:
+    def _collect(self, reading: _Reading, order: int) -> None:
         """Take the rows over, with the flow's own columns."""
         f = reading.flow
         if f.rows and reading.application is not None:
@@ -222,41 +224,78 @@ class Applications:
                 "flow_id": f.flow_id, "src_ip": f.src_ip, "src_port": f.src_port, "dst_ip": f.dst_ip,
                 "dst_port": f.dst_port,
             }  # fmt: skip
-            self._rows[reading.application.name] += [row | own for row in f.rows]
+            self._fresh[reading.application.name].add([row | own for row in f.rows], order)
         f.rows.clear()
 
     def finish(self, slots: NDArray[np.int32], records: NDArray[np.int64], names: Names) -> None:
         """The flows of these records have ended, except those of which only a part has."""
-        if not self._open:
-            return
-        ended = (records[slots, r.R_STATE] >> r.STATE_ENDED & 0xF) - 1
-        for slot in slots[ended != r.END_ACTIVE].tolist():
-            reading = self._open.pop(slot, None)
+        order = self._order
+        self._order += len(slots)
+        if self._fast is None:
+            ended = (records[slots, r.R_STATE] >> r.STATE_ENDED & 0xF) - 1
+            rest = np.flatnonzero(ended != r.END_ACTIVE).tolist() if self._open else []
+        else:
+            rest = self._fast.end(slots, order, records, names)
+        for place in rest:
+            slot = int(slots[place & _TAP])
+            if place >> 32:
+                self._take_over(slot, (place >> 32) - 1, records)
+            reading = self._open.get(slot)
             if reading is not None:
-                self._finish(reading)
+                self._finish(reading, order + (place & _TAP))
+                self._forget(slot)
 
-    def new_rows(self) -> list[tuple[str, list[dict[str, Any]]]]:
+    def new_rows(self) -> list[tuple[str, AppRows]]:
         """Rows by table since the last call; `take_rows` hands over the same rows once more."""
-        fresh = [(table, rows[self._seen[table] :]) for table, rows in self._rows.items()]
-        for table, rows in self._rows.items():
-            self._seen[table] = len(rows)
-        return [(table, rows) for table, rows in fresh if rows]
+        self._gather()
+        fresh, self._fresh = self._fresh, defaultdict(AppRows)
+        for table, some in fresh.items():
+            self._rows[table].extend(some)
+        return [(table, some) for table, some in fresh.items() if len(some)]
 
     @property
     def waiting(self) -> int:
         """Rows since the last `take_rows`, of the table that has most."""
-        return max(map(len, self._rows.values()), default=0)
+        self._gather()
+        tables = {*self._rows, *self._fresh}
+        return max((len(self._rows[table]) + len(self._fresh[table]) for table in tables), default=0)
 
-    def take_rows(self) -> dict[str, list[dict[str, Any]]]:
+    def _gather(self) -> None:
+        """Put the rows of kernels beside those of parsers."""
+        if self._fast is not None:
+            for rows in self._fast.take_rows():
+                self._fresh[rows.table].read.append(rows)
+
+    def take_rows(self) -> dict[str, AppRows]:
         """Rows by table since the last call."""
-        rows, self._rows = self._rows, defaultdict(list)
-        self._seen.clear()
+        self.new_rows()
+        rows, self._rows = self._rows, defaultdict(AppRows)
         return rows
+
+    def warm_up(self, frames: k.FrameBatch, packets: k.PacketBatch, records: NDArray[np.int64], names: Names) -> None:
+        """Compile what reads messages."""
+        if self._fast is not None:
+            self._fast.warm_up(frames, packets, records, names)
 
     def take_counts(self) -> ApplicationCounts:
         """Messages since the last call."""
         counts, self._counts = self._counts, ApplicationCounts()
         return counts
+
+
+def _message(tap: list[int], frames: k.FrameBatch, packets: k.PacketBatch) -> tuple[Message, int, int]:
+    """The payload of a tap, its row, and the applications that may be meant."""
+    row, _, candidates, from_client = tap
+    inner = bool(packets.present[row] & np.uint32(k.HAS_INNER_IP))
+    start, stop = int(packets.int_[k.I_PAYLOAD, row]), int(packets.int_[k.I_PAYLOAD_END, row])
+    length = int(packets.long[k.L_INNER_PAYLOAD_LEN if inner else k.L_PAYLOAD_LEN, row])
+    seq = int(packets.long[k.L_INNER_SEQ if inner else k.L_TCP_SEQ, row])
+    data = frames.arena[start:stop].tobytes()
+    return (
+        Message(data, int(packets.long[k.L_TS, row]), bool(from_client), seq, stop - start == length),
+        row,
+        candidates,
+    )
 
 
 def _note(reading: _Reading, record: NDArray[np.int64], packet: int, names: Names) -> bool:

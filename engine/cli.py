@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, alerts_cli, companions
+from engine import __version__, alerts_cli, companions, model_cli
 from engine.errors import ConfigError, EngineError
 
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--microseconds", action="store_true", help="ask for microsecond instead of nanosecond timestamps")
     run.add_argument("--driver", choices=("libpcap", "pypcap"), help="pypcap: portable, slow (default libpcap)")
     run.add_argument("--fanout", type=int, metavar="N", help="threads that share an interface by flow (default 1)")
-    run.add_argument("--port", type=int, help="dashboard port on 127.0.0.1 (default 8050, 0: any free one)")
+    _web(run)
     run.add_argument("--no-dashboard", action="store_true", help="capture only")
     _common(run)
 
@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--format", choices=("text", "json"), default="text")
 
     alerts_cli.add_commands(command, _alerts, _notify)
+    model_cli.add_command(command, _model)
 
     compact = command("compact", _compact, "merge small segments into large ones; a running capture does it by itself")
     compact.add_argument(
@@ -118,20 +119,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     _lake(compact)
 
+    retain = command("retain", _retain, "delete what is beyond the limits; a running capture does it by itself")
+    retain.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
+    retain.add_argument(
+        "--grace", type=float, default=300.0, metavar="SECONDS", help="how long a query may run meanwhile (default 300)"
+    )
+    retain.add_argument("--config", metavar="FILE", help="TOML file, for [retention] (default: as the last run had it)")
+    _lake(retain)
+
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
-    geoip.add_argument("action", nargs="?", choices=("status", "install", "use"), default="status")
+    geoip.add_argument("action", nargs="?", choices=("status", "install", "use", "ipinfo"), default="status")
     geoip.add_argument("path", nargs="?", metavar="PATH", help="for `use`: a MaxMind-format database")
     geoip.add_argument("--url", help="for `install`: fetch from here instead of DB-IP's own site")
+    geoip.add_argument("--config", metavar="FILE", help="for `ipinfo`: TOML file with [geo]")
     _lake(geoip)
 
     rules = command("rules", _rules, "say which signatures of rule files are used, and why others are refused")
-    rules.add_argument("action", choices=("check",))
-    rules.add_argument("files", nargs="+", metavar="FILE", help="Suricata rules, or lines of name, severity, regex")
-    rules.add_argument("--config", metavar="FILE", help="TOML file, for [signatures] home and variables")
+    rules.add_argument("action", choices=("check", "lists"), help="`lists`: what intel lists hold and have found")
+    text = "Suricata rules; lines of name, severity, regex; Sigma rules, or a directory; rules in .py, .sql"
+    rules.add_argument("files", nargs="*", metavar="FILE", help=text)
+    rules.add_argument("--config", metavar="FILE", help="TOML file, for [intel], and [signatures] home and variables")
+    _lake(rules)
+
+    sigma = command("sigma", _sigma, "run Sigma rules over the lake, and print the hits or make alerts of them")
+    sigma.add_argument("action", choices=("run",))
+    sigma.add_argument("files", nargs="+", metavar="RULES", help="file ending in .yml or .yaml, or a directory of them")
+    sigma.add_argument("--since", metavar="TIME", help="from this time on: ISO in UTC, or 30s, 5m, 2h, 1d ago")
+    sigma.add_argument("--until", metavar="TIME", help="before this time")
+    sigma.add_argument("--alert", action="store_true", help="make alerts of the hits instead of printing them")
+    sigma.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sigma.add_argument("--config", metavar="FILE", help="TOML file, for [alerts]")
+    _lake(sigma)
 
     dashboard = command("dashboard", _dashboard, "serve the dashboard over a lake without capturing")
-    dashboard.add_argument("--port", type=int, help="port on 127.0.0.1 (default 8050, 0: any free one)")
+    _web(dashboard)
+    dashboard.add_argument("--config", metavar="FILE", help="TOML file, for [web]")
     _lake(dashboard)
+    _user(command("user", _users, "say who may look at the dashboard, and what scripts may ask"))
     bench = command("bench", _bench, "measure this machine: stages, savefiles, live, other tools beside it")
     bench.add_argument("--short", action="store_true", help="less of everything, in under a minute")
     bench.add_argument("--only", action="append", metavar="SECTION", help="stages, offline, live or peers; repeatable")
@@ -145,11 +169,34 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--nfstream-python", action="append", metavar="PATH", help="interpreter that has nfstream or scapy; repeatable"
     )
-    _lake(command("link", _link, "print a new one-time link to the running dashboard"))
+    link = command("link", _link, "print a new one-time link to the running dashboard")
+    link.add_argument("--user", metavar="NAME", help="whom it signs in (default: the first admin)")
+    _lake(link)
     command("interfaces", _interfaces, "list what can be captured")
     config = command("config", _config, "print the configuration as TOML")
     config.add_argument("--config", metavar="FILE")
     return parser
+
+
+def _web(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", metavar="ADDRESS", help="where the dashboard listens (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="dashboard port (default 8050, 0: any free one)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve https with this certificate chain, PEM")
+    parser.add_argument("--tls-key", metavar="FILE", help="and this key, PEM without a passphrase")
+    parser.add_argument("--allow-host", action="append", metavar="NAME", help="a name it is reached by; repeatable")
+    parser.add_argument("--no-login", action="store_true", help="no password on 127.0.0.1; anyone here may look")
+
+
+def _user(parser: argparse.ArgumentParser) -> None:
+    actions = ("add", "list", "role", "remove", "set-password", "sessions", "token")
+    parser.add_argument("action", choices=actions, help="sessions and token list what there is")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the user")
+    parser.add_argument("--role", choices=("viewer", "operator", "admin"), help="default viewer")
+    parser.add_argument("--password-file", metavar="FILE", help="its first line; else from standard input")
+    parser.add_argument("--revoke", metavar="ID", help="for sessions (or `all`) and token: end it")
+    parser.add_argument("--days", type=float, default=90, metavar="N", help="for token: until then (default 90)")
+    parser.add_argument("--label", default="", metavar="TEXT", help="for token: what it is for")
+    _lake(parser)
 
 
 def _lake(parser: argparse.ArgumentParser) -> None:
@@ -202,7 +249,16 @@ def _load(options: argparse.Namespace) -> Any:
         .override("flows", idle_s=given.get("idle"), active_s=given.get("active"), max_flows=given.get("max_flows"))
         .override("applications", enabled=False if given.get("no_applications") else None)
         .override("detection", enabled=False if given.get("no_detection") else None)
-        .override("web", port=given.get("port"), enabled=False if given.get("no_dashboard") else None)
+        .override(
+            "web",
+            host=given.get("host"),
+            port=given.get("port"),
+            enabled=False if given.get("no_dashboard") else None,
+            tls_cert=given.get("tls_cert"),
+            tls_key=given.get("tls_key"),
+            allow_hosts=None if given.get("allow_host") is None else tuple(given["allow_host"]),
+            login=False if given.get("no_login") else None,
+        )
     )
 
 
@@ -224,13 +280,19 @@ def _lake_path(config: Any) -> Path:
 
 def _run(options: argparse.Namespace) -> int:
     from engine import run
+    from engine.companion_config import with_token
 
     config = _load(options)
-    listener = companions.listen(config.web.port) if config.web.enabled else None
+    companions.check_rules(config)
+    geo = with_token(config.geo) if config.geo.ipinfo else None
+    listener = companions.listen(config.web, _lake_path(config)) if config.web.enabled else None
 
     def start(lake: Path) -> Any:
-        companions.start_merging(lake)
-        return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener)
+        companions.start_upkeep(lake, config.retention)
+        companions.start_rules(lake, config)
+        if geo is not None:
+            companions.start_ipinfo(lake, geo)
+        return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener, config.web)
 
     return run.run(config, _lake_path(config), options.user, start)
 
@@ -247,12 +309,18 @@ def _detect(options: argparse.Namespace) -> int:
 
     config, runs = _load(options), list[str]()
     lake = _lake_path(config)
+    companions.check_rules(config)
     code = run.replay(config, lake, options.user, options.files, "max", runs.append)
     from analytics.alert_commands import list_run
     from engine.detect.alert_stage import run_prefix
 
     for name in runs:
         list_run(lake, run_prefix(config.lake.sensor, name) + "-")
+    if (config.rules.files.sql or config.sigma.files) and config.detection.enabled:
+        from analytics import sql_rules
+
+        if prefix := sql_rules.run_once(lake, config):
+            list_run(lake, f"{prefix}-")
     return code
 
 
@@ -263,9 +331,9 @@ def _dashboard(options: argparse.Namespace) -> int:
     lake = _lake_path(config)
     if not lake.is_dir():
         raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
-    listener = companions.listen(config.web.port)
+    listener = companions.listen(config.web, lake)
     run.become_unprivileged(lake, None)()
-    dashboard = companions.start_dashboard(lake, listener)
+    dashboard = companions.start_dashboard(lake, listener, config.web)
     run.say(f"dashboard: {dashboard.link}\nCtrl-C stops")
     return run.serve(dashboard)
 
@@ -274,8 +342,14 @@ def _link(options: argparse.Namespace) -> int:
     lake = _lake_path(_load(options))
     if not lake.is_dir():
         raise ConfigError(f"lake {lake} does not exist; name the running engine's with --lake")
-    print(companions.new_link(lake))  # noqa: T201
+    print(companions.new_link(lake, options.user))  # noqa: T201
     return 0
+
+
+def _users(options: argparse.Namespace) -> int:
+    from webui import user_commands
+
+    return user_commands.run(_lake_path(_load(options)), options)
 
 
 def _sql(options: argparse.Namespace) -> int:
@@ -322,6 +396,19 @@ def _notify(options: argparse.Namespace) -> int:
     return send_test(_load(options).notify, options.to)
 
 
+def _model(options: argparse.Namespace) -> int:
+    from analytics import model_commands
+    from engine import run
+
+    config = _load(options)
+    lake = _lake_path(config)
+    if not lake.is_dir():
+        raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
+    if options.action in ("train", "use", "import"):  # what is written belongs to whoever runs the engine
+        run.become_unprivileged(lake, None, (options.file,) if options.action == "import" else ())()
+    return model_commands.run(lake, options, config)
+
+
 def _compact(options: argparse.Namespace) -> int:
     from analytics import compaction
     from analytics.merge_jobs import Plan
@@ -339,18 +426,89 @@ def _compact(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retain(options: argparse.Namespace) -> int:
+    from analytics import compaction, retention
+    from engine import run
+    from engine.retention_config import left_settings
+
+    config = _load(options)
+    lake = _lake_path(config)
+    if not lake.is_dir():
+        raise ConfigError(f"lake {lake} does not exist; capture something first, or name another with --lake")
+    if options.grace < 0:
+        raise ConfigError(f"--grace {options.grace:g} is out of range: use 0 (nobody reads the lake) or more seconds")
+    limits = config.retention if options.config else left_settings(lake)
+    run.become_unprivileged(lake, None)()
+
+    def warn(text: str) -> None:
+        run.report("warning", text)
+
+    if options.dry_run:
+        cuts = retention.Retention(lake, limits, options.grace, warn).plan()
+    else:
+        cuts = compaction.retain(lake, limits, options.grace, lambda _: None)
+    for cut in cuts:
+        print(cut.text())  # noqa: T201
+    if not cuts:
+        print("nothing is beyond the limits")  # noqa: T201
+    return 0
+
+
 def _rules(options: argparse.Namespace) -> int:
+    if options.action == "lists":
+        from analytics import intel_hits
+
+        config = _load(options)
+        print("\n".join(intel_hits.lines(_lake_path(config), config.intel)))  # noqa: T201
+        return 0
+    if not options.files:
+        raise ConfigError("engine rules check needs a FILE of rules")
     from engine.detect.signatures.loader import check
 
-    lines, every = check(options.files, _load(options).signatures)
+    sigma = [f for f in options.files if f.endswith((".yml", ".yaml")) or os.path.isdir(f)]
+    queries, scripts = ([f for f in options.files if f.endswith(end)] for end in (".sql", ".py"))
+    others = [f for f in options.files if f not in (*sigma, *queries, *scripts)]
+    lines, every = check(others, _load(options).signatures) if others else ([], True)
+    for path in (*queries, *scripts):
+        line, good = _check_own(path)
+        lines, every = [*lines, line], every and good
+    if sigma:
+        from analytics import sigma_commands
+
+        more, all_sigma = sigma_commands.check(sigma)
+        lines, every = [*lines, *more], every and all_sigma
     print("\n".join(lines))  # noqa: T201
     return 0 if every else 2
+
+
+def _check_own(path: str) -> tuple[str, bool]:
+    """A line about a file of rules in Python or SQL, and whether it can be used."""
+    from analytics import sql_rules
+    from engine.detect.rules import python_files
+
+    try:
+        if path.endswith(".sql"):
+            sql_rules.check_file(path)
+            return f"{path}: a SELECT that a lake can answer", True
+        return f"{path}: rules {', '.join(rule.name for rule in python_files.load(path))}", True
+    except ConfigError as error:
+        return str(error), False
+
+
+def _sigma(options: argparse.Namespace) -> int:
+    from analytics import sigma_commands
+
+    config = _load(options)
+    return sigma_commands.run(_lake_path(config), config, options)
 
 
 def _geoip(options: argparse.Namespace) -> int:
     from analytics import geoip
 
-    lake = _lake_path(_load(options))
+    config = _load(options)
+    lake = _lake_path(config)
+    if options.action == "ipinfo":
+        return _ipinfo(lake, config)
     if options.action == "install":
         geoip.install(lake, options.url)
     elif options.action == "use":
@@ -360,6 +518,22 @@ def _geoip(options: argparse.Namespace) -> int:
     for name, value in geoip.status(lake).items():
         if value:
             print(f"{name.replace('_', ' ')}: {value}")  # noqa: T201
+    return 0
+
+
+def _ipinfo(lake: Path, config: Any) -> int:
+    import threading
+
+    from analytics.ipinfo import Enricher
+    from engine.companion_config import with_token
+
+    if not config.geo.ipinfo:
+        raise ConfigError("ipinfo.io is not to be asked: addresses would leave this machine; set [geo] ipinfo = true")
+    failures = list[str]()
+    answers = Enricher(lake, with_token(config.geo), failures.append).look(threading.Event())
+    print(f"{answers:,} addresses answered by ipinfo")  # noqa: T201
+    if failures:
+        raise ConfigError("; ".join(failures))
     return 0
 
 

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 
+if TYPE_CHECKING:
+    from engine.companion_config import GeoConfig
+    from engine.config import EngineConfig, WebConfig
+    from engine.retention_config import RetentionConfig
 
-def listen(port: int) -> socket.socket:
-    """Bound before anything else starts, so that a port in use is said at once."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+def listen(web: WebConfig, lake: Path) -> socket.socket:
+    """Bound before anything else starts, so that a port in use, or a dashboard left open, is said at once."""
     try:
-        listener.bind(("127.0.0.1", port))
+        family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
+        listener = socket.create_server((web.host, web.port), family=family, backlog=128)
     except OSError as error:
-        listener.close()
-        reason = (error.strerror or str(error)).lower()
+        reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
         raise ConfigError(
-            f"dashboard port 127.0.0.1:{port}: {reason}; choose another with --port, or --no-dashboard"
+            f"dashboard port {web.host}:{web.port}: {reason}; choose another with --port, or --no-dashboard"
         ) from None
-    listener.listen(128)
+    from webui import serving
+
+    try:
+        loopback = serving.check(lake, listener, web.login)
+        serving.tls_context(web.tls_cert, web.tls_key)
+    except ConfigError as error:
+        listener.close()
+        raise ConfigError(f"dashboard: {error}") from None
+    if not loopback and not web.tls_cert:
+        from engine.run import say
+
+        say(
+            f"engine: warning: the dashboard on {web.host} is not encrypted, and passwords can be read on the way; "
+            f"give --tls-cert and --tls-key, or stay on 127.0.0.1 and use `ssh -L {web.port}:localhost:{web.port}`"
+        )
     return listener
 
 
-def start_dashboard(lake: Path, listener: socket.socket) -> Any:
+def start_dashboard(lake: Path, listener: socket.socket, web: WebConfig) -> Any:
     """The dashboard as a process of its own; it inherits the listening socket and our (dropped) rights."""
     from engine.run import Dashboard
 
     descriptor = listener.fileno()
+    given = [f"--allow-host={host}" for host in web.allow_hosts]
+    given += [f"--tls-cert={web.tls_cert}", f"--tls-key={web.tls_key}"] if web.tls_cert else []
+    given += [] if web.login else ["--no-login"]
     process = subprocess.Popen(
         [
             sys.executable,
@@ -44,41 +68,104 @@ def start_dashboard(lake: Path, listener: socket.socket) -> Any:
             str(descriptor),
             "--with-parent",
             str(os.getpid()),
+            *given,
         ],
         pass_fds=[descriptor],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is ours to handle
     )
-    return Dashboard(process, new_link(lake, f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    host, port = listener.getsockname()[:2]
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return Dashboard(process, first_link(lake, f"http{'s' if web.tls_cert else ''}://{name}:{port}", web.login))
 
 
-def start_merging(lake: Path) -> None:
-    """What merges small segments, as a process of its own at the lowest priority; it ends with us."""
+def start_upkeep(lake: Path, retention: RetentionConfig) -> None:
+    """What merges small segments and deletes old ones, as a process of its own at the lowest priority; it ends with us."""
+    given = ["--with-parent", str(os.getpid()), "--retention", json.dumps(asdict(retention))]
     subprocess.Popen(
-        [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), "--with-parent", str(os.getpid())],
+        [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is ours to handle
     )
 
 
-def new_link(lake: Path, address: str | None = None) -> str:
-    """A one-time link; the address is remembered beside the tokens for `engine link`."""
+def first_link(lake: Path, address: str, login: bool) -> str:
+    """What to open after a start: the page to set up the first user while there is none, else just the address."""
+    from webui import serving, users
+
+    _remember(lake, address)
+    return f"{address}/" if not login or users.listing(lake) or serving.password_file() else new_link(lake)
+
+
+def check_rules(config: EngineConfig) -> None:
+    """Files of rules over the lake that are not there are said before the capture starts."""
+    for path in config.sigma.files:
+        if not os.path.exists(path):
+            raise ConfigError(f"sigma.files: {path} does not exist; name a file or directory of Sigma rules")
+    if config.rules.files.sql:
+        from analytics import sql_rules
+
+        sql_rules.check_all(sql_rules.rules_of(config.rules.files.sql))
+
+
+def start_rules(lake: Path, config: EngineConfig) -> None:
+    """What runs rules over the lake, when there are any, as a process of its own; it ends with us."""
+    if not (config.sigma.files or config.rules.files.sql) or not config.detection.enabled:
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analytics.rule_process", "--lake", str(lake), "--with-parent", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
+    assert process.stdin is not None
+    with process.stdin, contextlib.suppress(OSError):  # it has ended already, and said why
+        pickle.dump(config, process.stdin)
+
+
+def start_ipinfo(lake: Path, geo: GeoConfig) -> None:
+    """What asks ipinfo.io about addresses, as a process of its own; it ends with us."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analytics.ipinfo", "--lake", str(lake), "--with-parent", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
+    assert process.stdin is not None
+    with process.stdin, contextlib.suppress(OSError):  # it has ended already, and said why
+        process.stdin.write(json.dumps(asdict(geo)).encode())
+
+
+def new_link(lake: Path, user: str | None = None) -> str:
+    """A one-time link: to set up the first user, or to sign in without a password, by default as the first admin."""
+    from webui import auth, users
+
+    try:
+        known = users.listing(lake)
+        name = user or next((name for name, role in known.items() if role == "admin"), "")
+        if user is not None and user not in known:
+            raise ConfigError(f"user {user!r} is unknown; there is {', '.join(known) or 'nobody yet'}")
+        token = auth.issue_token(lake, name)
+        address = (lake / ".dashboard" / "address").read_text().strip()
+        return f"{address}/{'login' if known else 'setup'}#token={token}"
+    except OSError as error:
+        raise _no_dashboard(lake, error) from None
+
+
+def _remember(lake: Path, address: str) -> None:
+    """Beside the users, for `engine link`."""
     from webui import auth
 
-    remembered = lake / ".dashboard" / "address"
     try:
-        token = auth.issue_token(lake)
-        if address is None:
-            address = remembered.read_text().strip()
-        else:
-            remembered.write_text(address + "\n")
+        (auth.directory(lake, "") / "address").write_text(address + "\n")
     except OSError as error:
-        if isinstance(error, PermissionError):
-            raise ConfigError(
-                f"dashboard of lake {lake}: permission denied; become the lake's owner, for example with `sudo -u NAME`"
-            ) from None
-        raise ConfigError(
-            f"no dashboard has served lake {lake} ({(error.strerror or str(error)).lower()}); "
-            "start one with `engine run` or `engine dashboard`"
-        ) from None
-    return f"{address}/?token={token}"
+        raise _no_dashboard(lake, error) from None
+
+
+def _no_dashboard(lake: Path, error: OSError) -> ConfigError:
+    if isinstance(error, PermissionError):
+        return ConfigError(
+            f"dashboard of lake {lake}: permission denied; become the lake's owner, for example with `sudo -u NAME`"
+        )
+    return ConfigError(
+        f"no dashboard has served lake {lake} ({(error.strerror or str(error)).lower()}); "
+        "start one with `engine run` or `engine dashboard`"
+    )

@@ -5,6 +5,7 @@ Order of precedence: defaults, then the TOML file, then command-line flags. `eng
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import re
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.alert_config import AlertsConfig, EveConfig, NotifyConfig, TargetConfig
+from engine.anomaly_config import AnomalyConfig, WindowsConfig
+from engine.companion_config import GeoConfig, SigmaConfig
 from engine.constants import MAX_CAPLEN
 from engine.errors import ConfigError
+from engine.retention_config import RetentionConfig
 from engine.rule_config import RulesConfig, rules_of
 from engine.toml_values import check as _check
 from engine.toml_values import section_lines, values_of
@@ -117,8 +121,11 @@ class ApplicationsConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringConfig:
     """The model behind `anomaly`: `trees`, each grown from `samples` of at most `training_rows` packets. The first is
-    trained after `first_after_rows` packets; later ones when the last is `retrain_minutes` old (0: never) and as many
-    packets have come since it was begun."""
+    trained after `first_after_rows` packets; later ones when the last is `retrain_minutes` old (0: never, the model is
+    frozen) and as many packets have come since it was begun. `training` draws them from all packets since then
+    ("reservoir") or from the last `window_minutes` ("window"), but not while an incident above low is open, unless
+    `learn_during_incidents`. Packets from `threshold` on are counted, and with `alert` become incidents of kind
+    packet_score, low, of at most `alerts_per_hour` sources. Drift compares `drift_minutes` with the training rows."""
 
     enabled: bool = True
     trees: int = 100
@@ -126,6 +133,13 @@ class ScoringConfig:
     training_rows: int = 50_000
     first_after_rows: int = 20_000
     retrain_minutes: int = 60
+    training: str = "reservoir"
+    window_minutes: int = 60
+    learn_during_incidents: bool = False
+    threshold: float = 0.99
+    alert: bool = False
+    alerts_per_hour: int = 10
+    drift_minutes: int = 10
 
     def __post_init__(self) -> None:
         _check(1 <= self.trees <= 1_000, "scoring.trees", self.trees, "use 1 to 1000")
@@ -143,6 +157,11 @@ class ScoringConfig:
             "use 1000 to 1000000000",
         )
         _check(0 <= self.retrain_minutes <= 525_600, "scoring.retrain_minutes", self.retrain_minutes, "use 0 to 525600")
+        _check(self.training in ("reservoir", "window"), "scoring.training", self.training, "use reservoir or window")
+        _check(1 <= self.window_minutes <= 10_080, "scoring.window_minutes", self.window_minutes, "use 1 to 10080")
+        _check(0 < self.threshold <= 1, "scoring.threshold", self.threshold, "use more than 0, up to 1")
+        _check(0 <= self.alerts_per_hour <= 1_000, "scoring.alerts_per_hour", self.alerts_per_hour, "use 0 to 1000")
+        _check(1 <= self.drift_minutes <= 1_440, "scoring.drift_minutes", self.drift_minutes, "use 1 to 1440")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,13 +226,21 @@ class PipelineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
-    """The dashboard. It listens on the loopback interface only, in this version."""
+    """The dashboard. Beyond loopback it needs a user with a password; `allow_hosts` are names it is reached by there.
+    Without `login` whoever reaches it on loopback is an operator."""
 
+    host: str = "127.0.0.1"
     port: int = 8050
     enabled: bool = True
+    tls_cert: str = ""
+    tls_key: str = ""
+    allow_hosts: tuple[str, ...] = ()
+    login: bool = True
 
     def __post_init__(self) -> None:
         _check(0 <= self.port <= 65535, "web.port", self.port, "use 1 to 65535, or 0 for any free port")
+        _check(_is_address(self.host), "web.host", self.host, "use an address of this machine, 0.0.0.0 or ::")
+        _check(bool(self.tls_cert) == bool(self.tls_key), "web.tls_cert", self.tls_cert, "give certificate and key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,13 +250,18 @@ class EngineConfig:
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     lake: LakeConfig = field(default_factory=LakeConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     flows: FlowsConfig = field(default_factory=FlowsConfig)
     applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
     intel: IntelConfig = field(default_factory=IntelConfig)
+    sigma: SigmaConfig = field(default_factory=SigmaConfig)
+    geo: GeoConfig = field(default_factory=GeoConfig)
     rules: RulesConfig = field(default_factory=RulesConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     web: WebConfig = field(default_factory=WebConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
@@ -250,6 +282,14 @@ class EngineConfig:
                 continue
             lines += [*section_lines(section.name, getattr(self, section.name)), ""]
         return "\n".join(lines)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def load_config(path: str | None) -> EngineConfig:

@@ -14,6 +14,7 @@ from engine.capture.savefile import SavefileSource
 from engine.capture.source import ReadResult, Source
 from engine.errors import EngineError, TruncatedFile
 from engine.packets import FrameBatch
+from engine.usage import Usage
 
 HAND_OFF_S: Final = 0.3  # a batch is passed on at this age, full or not: with publishing, rows show within 2 s
 POLL_S: Final = 0.05
@@ -33,18 +34,21 @@ class LiveSourceLike(Source, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A feed's frames so far: received, dropped by the kernel and by the interface, and not read when it stopped."""
+    """A feed's frames so far: received, dropped by the kernel and by the interface, and not read when it stopped.
+    `waiting`: in the kernel's ring just now."""
 
     received: int = 0
     kernel_drops: int = 0
     interface_drops: int = 0
     unread: int = 0
+    waiting: int = 0
 
 
 class Exchange(Protocol):
     """What feeds need of the pipeline."""
 
     stopping: threading.Event
+    usage: Usage
 
     def take(self) -> FrameBatch | None:
         """A free batch; waits for one. None when none will come."""
@@ -113,8 +117,10 @@ class Feed:
     def observe(self, final: bool = False) -> None:
         """Take the source's own counters over; at the end, what it counted and never delivered is unread."""
         now = self.source.counters()
-        unread = max(0, now.received - now.kernel_drops - self._delivered) if final else 0
-        self.counts = Counts(now.received, now.kernel_drops, now.interface_drops, unread)
+        held = self._batch.count if self._batch is not None else 0
+        waiting = max(0, now.received - now.kernel_drops - self._delivered - held)
+        self.counts = Counts(now.received, now.kernel_drops, now.interface_drops, waiting if final else 0, waiting)
+        self._exchange.usage.tick("capture")
 
     def abandon(self) -> None:
         """The thread that reads does not come back (it waits for a pipe): what it holds counts as unread."""

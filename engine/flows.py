@@ -20,12 +20,13 @@ import pyarrow as pa
 
 from engine import flow_row as r
 from engine import packets as k
-from engine.applications import Applications, Names
+from engine.applications import Applications
 from engine.columns import AddressTable
 from engine.dissect import APP_NAMES, ENCRYPTED
 from engine.kernels import community, flow, flow_apps, flow_end, flow_gather, flow_key
 from engine.patterns import compile_patterns
 from engine.schema import Column
+from engine.server_names import Names
 from engine.tables import arrow_schema
 
 if TYPE_CHECKING:
@@ -225,6 +226,8 @@ class FlowTable:
         flow_end.release(self.records, self._free, self._ended, self._state)
         p = packets
         flow_apps.mark_rows(p.short, p.int_, p.present, self.slot_of, 0, 0, 0, self.records, _ENCRYPTED, self._names)
+        if self.applications is not None:
+            self.applications.warm_up(frames, packets, self.records, self.names)
         self._rows.add(self.records, self._ended[:0])
         self._rows.seal(self.names, {})
         self._rows.to_arrow()

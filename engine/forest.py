@@ -1,34 +1,30 @@
-"""A trained isolation forest: what the scoring kernel needs, and its file, by which the trainer hands it over.
+"""A trained isolation forest: what the scoring kernel needs, and how a model (`engine.models`) holds it.
 
-The trainer is a process of `analytics` with scikit-learn; the engine reads only the file. It is a .npz of plain arrays
-(no pickle) and a header in JSON. What comes from a file is checked step by step: the kernel checks no index.
+The trainer is a process of `analytics` with scikit-learn; the engine reads only what that has written. What comes from
+a file is checked step by step: the kernel checks no index.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from engine.errors import ConfigError
 from engine.kernels import forest_steps as q
+from engine.models import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION: Final = 1  # of the file, the features and their scales
-_WHOLE: Final = ("samples", "rows", "first_us", "last_us")
-_FIELDS: Final = (*_WHOLE, "made_s", "factor", "lowest", "per_cell")
+METHOD: Final = "isolation_forest"
+VERSION: Final = 1  # of the features, their scales and the steps
 _ARRAYS: Final = {"steps": np.int16, "starts": np.int64, "depths": np.int32, "table": np.float64}
+_MOST_SAMPLES: Final = 1 << 16
 _EULER: Final = 0.577215664901532860606512090082402431
 
 
@@ -69,56 +65,42 @@ class Forest:
     def trees(self) -> int:
         return len(self.starts) - 1
 
-    def save(self, path: Path) -> None:
-        """Write the file in place of an earlier one, which stays whole until then. Raises OSError."""
-        header = {name: getattr(self, name) for name in _FIELDS}
-        text = json.dumps({"version": VERSION, "features": self.features, **header}).encode()
-        partial = path.with_name(f"{path.name}.{os.getpid()}.inprogress")
-        try:
-            with partial.open("wb") as file:
-                arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-                np.savez(file, header=np.frombuffer(text, np.uint8), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def anomalies(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of the paper (0 to 1) to anomalies, as the kernel does it."""
+        at = np.clip((scores - self.lowest) * self.per_cell, 0.0, q.CELLS)
+        cell = at.astype(np.int64)
+        shares = self.table[cell] + (at - cell) * (self.table[cell + 1] - self.table[cell])
+        return np.asarray(np.floor(shares * q.GRAIN + 0.5) / q.GRAIN)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a model file keeps of it; `of` reads it back."""
+        return {name: getattr(self, name) for name in _ARRAYS} | {
+            "scale": np.array([self.factor, self.lowest, self.per_cell], np.float64),
+        }
 
     @staticmethod
-    def load(path: Path) -> Forest:
-        """Read and check the file. Raises ConfigError in one line when it is missing, damaged or of another version."""
+    def of(model: Model, features: tuple[str, ...] = q.FEATURES, version: int = VERSION) -> Forest:
+        """Read and check a model. Raises ConfigError in one line when it is damaged or was made for other features."""
+        where = f"model {model.where or model.number}"
+        if (model.method, model.feature_version, model.features) != (METHOD, version, features):
+            raise ConfigError(
+                f"{where} is of method {model.method[:40]} with features {', '.join(model.features)[:200]} (version "
+                f"{model.feature_version}), which this engine does not have; train a new one: `engine model train`"
+            )
         try:
-            data = io.BytesIO(path.read_bytes())
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError(f"model {path}: {reason}; delete it to train a new one") from None
-        try:
-            with np.load(data, allow_pickle=False) as file:
-                header = json.loads(bytes(file["header"]))
-                fits = header["version"] == VERSION and tuple(header["features"]) == q.FEATURES
-                values: dict[str, Any] = {name: float(header[name]) for name in _FIELDS}
-                values |= {name: int(header[name]) for name in _WHOLE}
-                values |= {name: np.ascontiguousarray(file[name]) for name in _ARRAYS}
-            forest = Forest(**values)
+            arrays = {name: np.ascontiguousarray(model.arrays[name]) for name in _ARRAYS}
+            factor, lowest, per_cell = model.arrays["scale"].tolist()
+            samples = int(model.parameters["samples"])
+            forest = Forest(
+                **arrays, factor=factor, lowest=lowest, per_cell=per_cell, samples=samples, rows=model.rows,
+                first_us=model.first_us, last_us=model.last_us, made_s=model.made_s, features=features,
+            )  # fmt: skip
             problem = _problem(forest)
-        except Exception as error:  # noqa: BLE001 — the readers of zip, npy and JSON raise whatever damage leads them to
-            raise _damaged(path, type(error).__name__) from None
-        if not fits:
-            raise ConfigError(f"model {path} is of another version of the engine; delete it to train a new one")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            problem = type(error).__name__
         if problem:
-            raise _damaged(path, problem)
+            raise ConfigError(f"{where} is damaged ({problem}); train a new one: `engine model train`")
         return forest
-
-
-def _damaged(path: Path, why: str) -> ConfigError:
-    return ConfigError(f"model {path} is damaged ({why}); delete it to train a new one")
 
 
 def _problem(forest: Forest) -> str:
@@ -129,24 +111,26 @@ def _problem(forest: Forest) -> str:
     if shapes != [2, 1, 1, 1] or forest.steps.shape[1] != q.N_STEP or forest.table.shape != (q.CELLS + 2,):
         return "shapes of arrays"
     numbers = np.array([forest.factor, forest.lowest, forest.per_cell, forest.made_s, *forest.table])
-    if not np.isfinite(numbers).all() or forest.table.min() < 0 or forest.table.max() > 1:
+    if not np.isfinite(numbers).all() or forest.table.min() < 0 or forest.table.max() > 1 or forest.factor >= 0:
         return "numbers"
+    if not 2 <= forest.samples <= _MOST_SAMPLES:
+        return "samples"
     starts = forest.starts.tolist()
     if len(starts) < 2 or starts[0] != 0 or starts[-1] != len(forest.steps) or np.diff(forest.starts).min() < 1:
         return "bounds of trees"
     if abs(forest.depths.astype(np.int64)).max(initial=0) * forest.trees >= 1 << 31:
         return "depths"
-    steps, leaves = forest.steps.tolist(), len(forest.depths)
-    if all(_tree_runs(steps[a:b], leaves) for a, b in itertools.pairwise(starts)):
+    steps, leaves, features = forest.steps.tolist(), len(forest.depths), len(forest.features)
+    if all(_tree_runs(steps[a:b], leaves, features) for a, b in itertools.pairwise(starts)):
         return ""
     return "steps of a tree"
 
 
-def _tree_runs(steps: list[list[int]], leaves: int) -> bool:
+def _tree_runs(steps: list[list[int]], leaves: int, features: int) -> bool:
     """Every operand of every step is a leaf, or a slot that a step of this tree has filled; and none is overwritten."""
     filled: set[int] = set()
     for kind, feature, _, to, left, right in steps:
-        if not (0 <= kind <= q.NODE_NODE and 0 <= feature < len(q.FEATURES) and 0 <= to < q.SLOTS):
+        if not (0 <= kind <= q.NODE_NODE and 0 <= feature < features and 0 <= to < q.SLOTS):
             return False
         slots = [s for s, is_slot in ((left, kind & q.NODE_LEAF), (right, kind & q.LEAF_NODE)) if is_slot]
         numbers = [n for n, is_leaf in ((left, not kind & q.NODE_LEAF), (right, not kind & q.LEAF_NODE)) if is_leaf]

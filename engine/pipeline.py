@@ -33,6 +33,7 @@ from engine.metrics import Books, SourceTotals
 from engine.packets import FrameBatch, PacketBatch
 from engine.pressure import Level, Pressure
 from engine.publish import Publisher
+from engine.usage import Usage
 from engine.writer import run_name
 
 _LIVE_POOL: Final = 16
@@ -53,7 +54,7 @@ _NOTHING: Final = EndOfSource("")
 class _DecodeWorker:
     """A thread that decodes. Its row batches are its own: shared ones could all wait behind a slower thread's batch."""
 
-    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+    def __init__(self, on_failure: Callable[[BaseException], None], usage: Usage) -> None:
         self.todo: queue.SimpleQueue[FrameBatch | EndOfSource | None] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[tuple[FrameBatch, PacketBatch] | EndOfSource | None] = queue.SimpleQueue()
         self.free: queue.SimpleQueue[PacketBatch] = queue.SimpleQueue()
@@ -61,6 +62,7 @@ class _DecodeWorker:
             self.free.put(PacketBatch())
         self._decoder = Decoder()
         self._on_failure = on_failure
+        self._usage = usage
 
     def run(self) -> None:
         """Until None comes, which is passed on like everything else."""
@@ -69,6 +71,7 @@ class _DecodeWorker:
                 item = self.todo.get()
                 if isinstance(item, FrameBatch):
                     self.done.put((item, self._decoder.decode(item, self.free.get())))
+                    self._usage.tick("decode")
                     continue
                 self.done.put(item)
                 if item is None:
@@ -101,14 +104,15 @@ class Pipeline:
         self._live = live
         self._free: queue.LifoQueue[FrameBatch] = queue.LifoQueue()  # the last used is warm in the caches
         self._pool = 0
-        self._workers = [_DecodeWorker(self._failed) for _ in range(decode_threads(config))]
+        self.usage = Usage()
+        self._workers = [_DecodeWorker(self._failed, self.usage) for _ in range(decode_threads(config))]
         self._sent = 0
         self._send_lock = threading.Lock()
         self._frame_no: dict[str, int] = {}
         self.run, self._books = run_name(), Books()
         # Bounded by what circulates: row batches, and the buffers of ended flows, for which the analyse thread waits.
         self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
-        self._publisher = Publisher(lake, config.lake, self.run, self._books, self._store_failed)
+        self._publisher = Publisher(lake, config.lake, self.run, self._books, self._store_failed, self.usage)
         self._analyser = Analyser(lake, config, self.run, self._books, self._rows.put, report, live)
         self._pressure = Pressure()
         self._done = threading.Event()
@@ -287,6 +291,7 @@ class Pipeline:
                 self._analyser.end_source(item.name)
                 self._rows.put(item)
             self._analyser.pass_on_due()
+            self.usage.tick("analyse")
 
     def _publish(self) -> None:
         while True:
@@ -303,6 +308,7 @@ class Pipeline:
             elif isinstance(row, EndOfSource):
                 self._publisher.end_source(row.name)
             self._observe()
+            self.usage.tick("publish")
             if row is None:
                 self._publisher.finish()
                 return
@@ -310,9 +316,12 @@ class Pipeline:
 
     def _level(self) -> Level:
         """What is to be given up now."""
+        fill = 1 - self._free.qsize() / self._pool
+        self.usage.filled(fill)
         if not self._live:
             return Level.NONE
-        level = self._pressure.update(1 - self._free.qsize() / self._pool)
+        level = self._pressure.update(fill)
+        self._analyser.limit(self._pressure.budget)
         line = self._pressure.news(time.monotonic())
         if line:
             self._report("warning", line)
@@ -327,6 +336,7 @@ class Pipeline:
             earlier = dict(self._earlier)
         for name in {*sums, *earlier}:
             counts = sums.get(name, [])
+            self.usage.waiting(name, sum(c.waiting for c in counts))
             self._publisher.observe(
                 name,
                 earlier.get(name, 0) + sum(c.received for c in counts),

@@ -21,28 +21,48 @@ MEANINGS: Final = {
     Level.ROWS: "cannot keep up: raw frames and packet rows are given up where needed, flows stay exact",
     Level.SCORES: "cannot keep up: raw frames, packet rows and scores are given up where needed, flows stay exact",
 }
-# Share of the pool's batches that wait or are in work, at which a level begins; it ends at so much less.
-_BEGINS: Final = {Level.FRAMES: 0.5, Level.ROWS: 0.7, Level.SCORES: 0.85}
-_LESS: Final = 0.15
+# Fill (share of the pool's batches that wait or are in work) at which a level begins, and at which every batch is given
+# up at it. Between the two it is a share of the batches, so that the fill settles where just the excess is given up. A
+# level begins when the one before is whole.
+_BANDS: Final = {Level.FRAMES: (0.5, 0.65), Level.ROWS: (0.65, 0.9), Level.SCORES: (0.9, 1.0)}
+_LESS: Final = 0.15  # of the fill, below which a level has ended
+# Parsers and signatures have budgets of CPU time, the largest part of what the analyse thread does. They are cut first:
+# what is missed is counted, and no packet loses its row for messages that nobody had time to read.
+_CUT: Final = (0.35, 0.65)
+_LEAST_BUDGET: Final = 0.1
+_STEP: Final = 0.6180339887498949  # golden ratio: any share of its multiples, modulo 1, is spread evenly
 _QUIET_S: Final = 10.0  # between two lines to the operator, unless the level is the highest so far
 
 
+def _share(fill: float, band: tuple[float, float]) -> float:
+    return min(1.0, max(0.0, (fill - band[0]) / (band[1] - band[0])))
+
+
 class Pressure:
-    """Turns the fill of the pool into a level, batch by batch: as little as possible is given up near the limit."""
+    """Turns the fill of the pool into what the next batch is given up at: as little as is needed.
+
+    Attributes:
+        level: the highest level in force, for the operator. budget: the part of their budget that parsers and
+            signatures have, 0.1 to 1.
+    """
 
     def __init__(self) -> None:
         self.level = Level.NONE
+        self.budget = 1.0
+        self._turn = 0.0
         self._told = Level.NONE
         self._told_at = float("-inf")
 
     def update(self, fill: float) -> Level:
         """`fill`: 0 to 1, the batches that are not free. Returns the level for the next batch."""
-        wanted = max((level for level, share in _BEGINS.items() if fill >= share), default=Level.NONE)
+        self.budget = 1.0 - (1.0 - _LEAST_BUDGET) * _share(fill, _CUT)
+        wanted = max((level for level, band in _BANDS.items() if fill > band[0]), default=Level.NONE)
         if wanted > self.level:
             self.level = Level(wanted)
-        while self.level and fill < _BEGINS[self.level] - _LESS:
+        while self.level and fill < _BANDS[self.level][0] - _LESS:
             self.level = Level(self.level - 1)
-        return self.level
+        self._turn = (self._turn + _STEP) % 1.0
+        return max((level for level, band in _BANDS.items() if self._turn < _share(fill, band)), default=Level.NONE)
 
     def news(self, now_s: float) -> str:
         """A line for the operator when there is something new to say, else empty."""

@@ -18,10 +18,12 @@ from engine.columns import Columns
 from engine.config import LakeConfig
 from engine.errors import StoreError
 from engine.flows import FlowRows
+from engine.message_rows import Addresses, AppRows, merged
 from engine.metrics import TOTAL_FIELDS, Books, SourceTotals
 from engine.packets import L_TS, PacketBatch
 from engine.rollups import Rollups
 from engine.tables import TABLES, arrow_schema
+from engine.usage import Usage
 from engine.writer import TableWriter
 
 _STATS_EVERY_S: Final = 1.0
@@ -37,16 +39,19 @@ class Publisher:
     """
 
     def __init__(
-        self, lake: Path, config: LakeConfig, run: str, books: Books, on_failure: Callable[[StoreError], None]
-    ) -> None:
+        self, lake: Path, config: LakeConfig, run: str, books: Books, on_failure: Callable[[StoreError], None],
+        usage: Usage | None = None,
+    ) -> None:  # fmt: skip
         self._packets = TableWriter(lake, "packets", config, run)
         self._addresses = TableWriter(lake, "addresses", config, run)
         self._stats = TableWriter(lake, "capture_stats", config, run)
         self._side = {table: _SideTable(lake, table, config, run) for table in TABLES if table not in _OWN}
         self._columns = Columns()
         self._rollups = Rollups()
+        self._row_addresses = Addresses()
         self._on_failure = on_failure
         self._books = books
+        self._usage = usage or Usage()
         self._pending: dict[str, SourceTotals] = defaultdict(SourceTotals)  # appended, not published
         self._settled = 0  # rows visible when `_pending` was last empty
         self._reported: dict[str, SourceTotals] = {}  # already in capture_stats
@@ -77,6 +82,11 @@ class Publisher:
         try:
             if isinstance(side.rows, FlowRows):
                 table.append(side.rows.to_arrow())
+            elif isinstance(side.rows, AppRows):
+                if side.rows.parsed:
+                    table.append_rows(side.rows.parsed)
+                for rows in merged(side.rows.read):
+                    table.append(rows.to_arrow(self._row_addresses))
             elif isinstance(side.rows, list):
                 table.append_rows(side.rows)
             else:
@@ -169,14 +179,17 @@ class Publisher:
     def _write_stats(self) -> None:
         now = time.monotonic()
         interval, self._stats_at = now - self._stats_at, now
-        rows = []
+        rows: list[dict[str, Any]] = []
+        cpu = self._usage.cpu()
+        none = dict.fromkeys(cpu, 0)
         reported = {source: totals.copy() for source, totals in self._books.all().items()}
         for source, totals in reported.items():
             delta = totals.minus(self._reported.get(source, SourceTotals()))
-            counts = {name: getattr(delta, name) for name in TOTAL_FIELDS}
-            rows.append({"ts": time.time_ns() // 1000, "source": source, "interval_s": interval, **counts})
+            counts = {name: getattr(delta, name) for name in TOTAL_FIELDS} | self._usage.peaks(source)
+            rows.append({"ts": time.time_ns() // 1000, "source": source, "interval_s": interval, **none, **counts})
         if not rows:
             return
+        rows[0] |= cpu
         try:
             self._stats.append(pa.RecordBatch.from_pylist(rows, schema=arrow_schema("capture_stats")))
             self._stats.publish()
@@ -185,12 +198,13 @@ class Publisher:
             self._on_failure(error)
         else:
             self._reported = reported
+            self._usage.written(cpu)
 
 
-def _length(rows: FlowRows | list[Any] | pa.RecordBatch) -> int:
+def _length(rows: FlowRows | AppRows | list[Any] | pa.RecordBatch) -> int:
     if isinstance(rows, FlowRows):
         return rows.count
-    return len(rows) if isinstance(rows, list) else int(rows.num_rows)
+    return len(rows) if isinstance(rows, list | AppRows) else int(rows.num_rows)
 
 
 class _SideTable(TableWriter):

@@ -108,6 +108,7 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     try:
         drop()
         init_lake(lake)
+        _leave_settings(config, lake)
         pipeline = Pipeline(lake, config, report, live=not generated)
         if generated:
             pipeline.start_replay([SavefileSource(GENERATED, stream=GeneratedCapture())], Pace("recorded"))
@@ -125,6 +126,17 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
         dashboard.close()
         for source in sources:
             source.close()
+
+
+def _leave_settings(config: EngineConfig, lake: Path) -> None:
+    """Leave the configuration, secrets masked, where the dashboard finds it: `<lake>/.settings/running.toml`."""
+    target = lake / ".settings" / "running.toml"
+    partial = target.with_name(".running.toml.inprogress")
+    with contextlib.suppress(OSError):  # no reason not to capture
+        target.parent.mkdir(exist_ok=True)
+        partial.write_text(config.to_toml())
+        partial.chmod(0o600)
+        partial.replace(target)
 
 
 def _open_interfaces(names: Sequence[str], config: EngineConfig) -> list[Any]:

@@ -139,3 +139,52 @@ class Reservoir:
     def warm_up(self, features: NDArray[np.int16]) -> None:
         """Compile what has not been."""
         kernel.sample(features, 0, self._state, self._rows)
+
+
+class WindowSample:
+    """As a reservoir, of the last `minutes` only, by the packets' clock: a reservoir for each sixth of them.
+
+    Attributes: as of `Reservoir`; `seen` counts what the window holds.
+    """
+
+    _PARTS: Final = 6
+
+    def __init__(self, capacity: int, minutes: int) -> None:
+        self._capacity = capacity
+        self._part_us = minutes * 60_000_000 // self._PARTS
+        self._parts = {n: Reservoir(-(-capacity // self._PARTS)) for n in range(-self._PARTS, 0)}  # by number in time
+
+    def offer(self, features: NDArray[np.int16], packets: k.PacketBatch) -> None:
+        """Take some of the batch, whose features these are."""
+        if packets.count == 0:
+            return
+        number = int(packets.long[k.L_TS, packets.count - 1]) // self._part_us
+        newest = max(self._parts)
+        if number > newest or number < newest - self._PARTS:  # the latter: another savefile, older
+            oldest = min(self._parts)
+            self._parts[number] = self._parts.pop(oldest)
+            self._parts[number].restart()
+            for part in (p for n, p in self._parts.items() if not number - self._PARTS < n <= number):
+                part.restart()
+            newest = number
+        self._parts[newest].offer(features, packets)
+
+    @property
+    def span_us(self) -> tuple[int, int]:
+        spans = [p.span_us for p in self._parts.values() if p.seen]
+        return (min(s[0] for s in spans), max(s[1] for s in spans)) if spans else (0, 0)
+
+    @property
+    def seen(self) -> int:
+        return sum(p.seen for p in self._parts.values())
+
+    @property
+    def rows(self) -> NDArray[np.int16]:
+        """The sample, int16[n, n_features]: of each part as many as its share of the rows, as far as it has them."""
+        filled = [p for p in self._parts.values() if p.seen]
+        shares = [(p, -(-self._capacity * p.seen // self.seen)) for p in filled]
+        parts = [p.rows[:share] for p, share in shares]
+        return np.concatenate(parts) if parts else np.zeros((0, len(q.FEATURES)), np.int16)
+
+    def restart(self) -> None:
+        """Nothing: the window moves by itself."""

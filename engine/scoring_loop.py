@@ -1,7 +1,8 @@
 """Models that keep themselves: a sample of the rows, a process that trains on it, scores with what it wrote.
 
 scikit-learn is never imported here: a process of `analytics.training` gets the sample on its standard input, lowers its
-own priority, writes `<lake>/.models/sensor=<name>/packets.npz` and ends. It runs with the rights the engine has left.
+own priority, adds a version to `<lake>/models` and ends. It runs with the rights the engine has left. Which version is
+in use is looked up every two seconds, so that operators may train, choose and bring models while the engine runs.
 """
 
 from __future__ import annotations
@@ -13,39 +14,40 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from engine.config import ScoringConfig
-from engine.errors import ConfigError
+from engine.drift import Baseline
 from engine.forest import Forest
+from engine.models import Follower, Model, ModelStore
 from engine.packets import ROWS_PER_BATCH, PacketBatch
-from engine.scoring import Reservoir, Scorer
-from engine.segment_file import make_directories
+from engine.score_stats import ScoreStats
+from engine.scoring import Reservoir, Scorer, WindowSample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+KIND: Final = "packet"
 _TRAINING_S: Final = 300.0  # a trainer that takes longer is stopped
 _RETRY_S: Final = 600.0  # after one has failed
+_LOOK_S: Final = 2.0  # for other models
+_STOPGAP: Final = 10  # times `first_after_rows` kept out of learning, and no model: then one of all packets, for now
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-def model_path(lake: Path, sensor: str) -> Path:
-    """Where the model of a sensor's packets is kept."""
-    return lake / ".models" / f"sensor={sensor}" / "packets.npz"
 
 
 class Trainer:
     """The process that trains. It is given rows in memory, so that nothing but the model is ever on disk."""
 
-    def __init__(self, model: Path, config: ScoringConfig, rows: NDArray[np.int16], span_us: tuple[int, int]) -> None:
+    def __init__(
+        self, lake: Path, sensor: str, config: ScoringConfig, rows: NDArray[np.int16], span_us: tuple[int, int]
+    ) -> None:
         """Start it. Raises OSError."""
-        make_directories(model.parent)
         command = [
-            sys.executable, "-m", "analytics.training", "--model", str(model), "--trees", str(config.trees),
-            "--samples", str(config.samples), "--first-us", str(span_us[0]), "--last-us", str(span_us[1]),
+            sys.executable, "-m", "analytics.training", "--lake", str(lake), "--sensor", sensor,
+            "--trees", str(config.trees), "--samples", str(config.samples),
+            "--first-us", str(span_us[0]), "--last-us", str(span_us[1]),
         ]  # fmt: skip
         with contextlib.ExitStack() as on_failure, _memory_file("rows") as sample:
             self._said = on_failure.enter_context(_memory_file("said"))
@@ -89,13 +91,19 @@ def _memory_file(name: str) -> IO[bytes]:
     return os.fdopen(os.memfd_create(name), "w+b")
 
 
+def _usable(model: Model) -> tuple[Forest, Baseline]:
+    """Raises ConfigError for a model that this engine cannot use."""
+    return Forest.of(model), Baseline.of(model)
+
+
 class ScoringLoop:
     """Everything about scores, for the thread that sees each batch: it samples, has models trained, and scores.
 
     Args:
-        report: told in one line what the operator should know; its first argument is "warning".
+        report: told in one line what the operator should know; its first argument is "warning" or "note".
         patient: wait for the first model instead of leaving rows unscored meanwhile. For replays: a file waits, and
             the same file then gets the same scores.
+        emit: takes rows of `model_stats`.
 
     Attributes:
         scored: rows that got a score so far.
@@ -104,37 +112,72 @@ class ScoringLoop:
     def __init__(
         self, lake: Path, sensor: str, config: ScoringConfig, report: Callable[[str, str], None],
         patient: bool = False, rows: int = ROWS_PER_BATCH,
+        emit: Callable[[list[dict[str, Any]]], None] = lambda _rows: None,
     ) -> None:  # fmt: skip
+        self._lake, self._sensor = lake, sensor
         self._config = config
         self._report = report
-        self._path = model_path(lake, sensor)
         self._trainer: Trainer | None = None
-        self._not_before = 0.0
+        self._not_before = self._look_at = 0.0
+        self._kept_out = 0  # rows, while there is no model
+        self._stopgap = False  # the model in use learned during an incident
+        self._since = 0  # rows learned from since the last training began
         self.patient = patient
         self.scored = 0
         if config.enabled:
             self._scorer = Scorer(rows=rows)
-            self._reservoir = Reservoir(config.training_rows)
-            if self._path.exists():
-                self._load()
+            self._sample = (
+                Reservoir(config.training_rows)
+                if config.training == "reservoir"
+                else WindowSample(config.training_rows, config.window_minutes)
+            )
+            self._models = Follower(ModelStore(lake, sensor, KIND), _usable, report)
+            drift = (lambda _level, _text: None) if patient else report  # the first minutes of a file are not the rest
+            self.stats = ScoreStats(sensor, config.threshold, config.drift_minutes, emit, drift)
+            self._follow()
 
     @property
     def forest(self) -> Forest | None:
         """The model in use."""
         return self._scorer.forest if self._config.enabled else None
 
-    def take(self, packets: PacketBatch, score: bool = True) -> None:
+    @property
+    def model(self) -> int:
+        """Its version, 0 for none."""
+        return self._models.number if self._config.enabled else 0
+
+    @property
+    def features(self) -> NDArray[np.int16]:
+        """Of the last batch: int16[n_features, rows]."""
+        return self._scorer.features
+
+    def take(self, packets: PacketBatch, score: bool = True, learn: bool = True) -> None:
         """Learn from the rows and, unless told not to, score them as far as there is a model."""
         if not self._config.enabled:
             return
-        self._reservoir.offer(self._scorer.fill(packets), packets)
+        features = self._scorer.fill(packets)
+        learned = learn or self._must_learn(packets.count)
+        if learned:
+            self._sample.offer(features, packets)
+            self._since += packets.count
         self._attend()
         if score and self._scorer.forest is not None:
             self._scorer.score_filled(packets)
             self.scored += packets.count
+            self.stats.take(packets, features)
+        if not learned:
+            self.stats.not_learned(packets)
+
+    def tick(self, now_us: int) -> None:
+        """While nothing is captured; `now_us` is the machine's clock."""
+        if self._config.enabled:
+            self.stats.tick(now_us)
+            self._attend()
 
     def close(self) -> None:
-        """Stop a trainer that runs. A model it has finished stays for the next start."""
+        """Stop a trainer that runs, and pass on what was counted. A model that is finished stays for the next start."""
+        if self._config.enabled:
+            self.stats.flush()
         if self._trainer is not None:
             self._trainer.close()
             self._trainer = None
@@ -142,13 +185,15 @@ class ScoringLoop:
     # --- training ------------------------------------------------------------------------------------------------
 
     def _attend(self) -> None:
-        """Start a trainer when one is due, and take over what it has finished."""
+        """Start a trainer when one is due, and take over what it has finished or an operator has chosen."""
         if self._trainer is None and self._is_due():
             try:
-                self._trainer = Trainer(self._path, self._config, self._reservoir.rows, self._reservoir.span_us)
+                self._trainer = Trainer(self._lake, self._sensor, self._config, self._sample.rows, self._sample.span_us)
             except OSError as error:
                 self._fail(f"cannot start: {error.strerror or error}")
-            self._reservoir.restart()  # the next model learns from what comes after
+            self._since = 0
+            self._stopgap = self._stopgap and self._scorer.forest is None
+            self._sample.restart()  # the next model learns from what comes after
             if self._trainer is not None and self.patient and self._scorer.forest is None:
                 self._trainer.wait()
         outcome = self._trainer.outcome() if self._trainer is not None else None
@@ -157,21 +202,53 @@ class ScoringLoop:
             if outcome:
                 self._fail(outcome)
             else:
-                self._load()
+                self._follow()
+        elif self._trainer is None and time.monotonic() >= self._look_at:
+            before = self._models.number
+            if self._follow():
+                instead = f", in place of {before}" if before else ""
+                self._report("note", f"anomaly model {self._models.number} is in use{instead}")
 
     def _is_due(self) -> bool:
         config, forest = self._config, self._scorer.forest
-        if self._reservoir.seen < config.first_after_rows or time.monotonic() < self._not_before:
+        if self._since < config.first_after_rows or time.monotonic() < self._not_before:
+            return False
+        if self._sample.seen < config.first_after_rows:  # a window may have lost what it had
             return False
         if forest is None:
             return True
-        return config.retrain_minutes > 0 and time.time() - forest.made_s >= config.retrain_minutes * 60
+        old = self._stopgap or time.time() - forest.made_s >= config.retrain_minutes * 60
+        return old and config.retrain_minutes > 0 and not self._models.chosen
 
-    def _load(self) -> None:
-        try:
-            self._scorer.forest = Forest.load(self._path)
-        except ConfigError as error:
-            self._report("warning", str(error))
+    def _follow(self) -> bool:
+        """Use the version that is to be used. True when it is another one than before."""
+        self._look_at = time.monotonic() + _LOOK_S
+        found = self._models.poll()
+        self.stats.refused = self._models.refused
+        if found is None:
+            return False
+        self._scorer.forest, baseline = found
+        self.stats.use(self._models.number, baseline)
+        return True
+
+    def _must_learn(self, count: int) -> bool:
+        """Learn during an incident: where there always is one, a model of everything is better than none at all.
+
+        The next one learns without, as soon as enough such packets have come.
+        """
+        if self._scorer.forest is not None:
+            return False
+        self._kept_out += count
+        if self._kept_out < _STOPGAP * self._config.first_after_rows:
+            return False
+        if not self._stopgap:
+            self._stopgap = True
+            self._sample.restart()
+            self._since = 0
+            self._report(
+                "note", "no anomaly model yet, and an incident above low is always open: the first learns all the same"
+            )
+        return True
 
     def _fail(self, why: str) -> None:
         self._not_before = time.monotonic() + _RETRY_S

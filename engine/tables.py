@@ -11,9 +11,10 @@ from engine.alert_row import ALERT_EVENTS, EVENT_MEANINGS
 from engine.dissect import APPLICATIONS
 from engine.dissect.base import FLOW_COLUMNS
 from engine.flow_row import END_REASON_MEANINGS, FLOWS, OUTCOME_MEANINGS
+from engine.model_row import MODEL_STATS
 from engine.packets import PACKETS, STATUS
 from engine.schema import SQL_TYPES, Column, schema_of
-from engine.window_row import WINDOWS
+from engine.window_row import PAIR_WINDOWS, PORT_WINDOWS, WINDOWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +45,13 @@ CAPTURE_STATS: Final[tuple[Column, ...]] = (
     Column("candidates_missed", "int64", "packets", "Packets that a signature may have matched, not looked at beyond the CPU budget",
            "signatures", nullable=True),
     Column("scores_shed", "int64", "packets", "Packets not scored under pressure, although there is a model", "scoring", nullable=True),
+    Column("pool_fill", "int64", "%", "Highest part of the engine's batches in use within the interval; work is given up from 50 % on", "engine", nullable=True),
+    Column("ring_frames", "int64", "frames", "Most frames that waited in the kernel's buffer, of five looks a second", "ps_recv", nullable=True),
+    Column("cpu_capture_us", "int64", "us", "CPU time of the threads that capture. This and the next four are of the whole engine; one row of an interval has them, other sources have 0, so they add up", "thread clock", nullable=True),
+    Column("cpu_decode_us", "int64", "us", "CPU time of the threads that decode", "thread clock", nullable=True),
+    Column("cpu_analyse_us", "int64", "us", "CPU time of the thread that follows flows, reads applications, scores and detects", "thread clock", nullable=True),
+    Column("cpu_publish_us", "int64", "us", "CPU time of the thread that writes segments", "thread clock", nullable=True),
+    Column("cpu_other_us", "int64", "us", "CPU time of all other threads of the engine's process", "process clock", nullable=True),
 )  # fmt: skip
 OWN_DROPS: Final = tuple(c.name for c in CAPTURE_STATS if c.name.startswith("drop_"))
 
@@ -86,7 +94,10 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "rollup_1s": ROLLUP_1S,
     "rollup_1m": ROLLUP_1M,
     "windows": WINDOWS,
+    "pair_windows": PAIR_WINDOWS,
+    "port_windows": PORT_WINDOWS,
     "alert_events": ALERT_EVENTS,
+    "model_stats": MODEL_STATS,
     **APPLICATION_TABLES,
 }
 _DICTIONARIES: Final = ("packets", "flows", "rollup_1s", "rollup_1m")  # tables whose text columns are dictionary-encoded in memory

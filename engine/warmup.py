@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 
 from engine.applications import Applications
@@ -19,6 +21,7 @@ from engine.kernels import frames as frame_records
 from engine.kernels import walk
 from engine.packets import N_FRAME, FrameBatch, PacketBatch
 from engine.rollups import Rollups
+from engine.score_stats import ScoreStats
 from engine.scoring import Reservoir, Scorer
 
 __all__ = ["cache_is_warm", "warm_up"]
@@ -35,6 +38,7 @@ def warm_up() -> None:
     scorer = Scorer(rows=8)
     scorer.warm_up(packets)
     Reservoir(8).warm_up(scorer.features)
+    ScoreStats("", 1.0, 1, lambda _rows: None, lambda _level, _text: None).warm_up(packets, scorer.features)
     columns = Columns(8)
     columns.to_arrow(packets)
     columns.new_addresses(0)
@@ -53,3 +57,4 @@ def warm_up() -> None:
     program.apply(frames)
     program.close()
     mark_warm()
+    gc.freeze()  # what is loaded by now stays: every full collection would walk it, 0.1 s in the thread that met it

@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from engine.applications import Applications
 from engine.config import FlowsConfig
 from engine.detect.detector import Detector
 from engine.detect.finding import Finding
+from engine.detect.window_rows import WindowRows, to_arrow
 from engine.flows import FlowTable
 from engine.packets import F_TS_NS, FrameBatch, PacketBatch
 from tests.builders import arp, decoder, ethernet, fill, icmp, ipv4, tcp, udp
@@ -24,11 +27,11 @@ SYN, FIN, RST, PSH_ACK, ACK, SYN_ACK, RST_ACK, XMAS = 0x02, 0x01, 0x04, 0x18, 0x
 class Rig:
     """A detector behind a flow table. `windows` are the rows of that table."""
 
-    def __init__(self, rules: Mapping[str, Any] | None = None, apps: bool = True, **sizes: int) -> None:
+    def __init__(self, rules: Mapping[str, Any] | None = None, apps: bool = True, **sizes: Any) -> None:
         self.applications = Applications() if apps else None
         self.table = FlowTable(FlowsConfig(max_flows=20_000), lambda rows: rows.release(), self.applications)
         self.windows: list[dict[str, Any]] = []
-        self.detector = Detector(rules or {}, len(self.table.records), self.windows.extend, **sizes)
+        self.detector = Detector(rules or {}, len(self.table.records), self._keep, **sizes)
         self.packets = PacketBatch()
 
     def send(self, timed: Sequence[Timed], cuts: Sequence[int] = (), source: str = "test") -> list[Finding]:
@@ -52,6 +55,11 @@ class Rig:
     def end(self, source: str = "test") -> list[Finding]:
         self.table.end_source(source)
         return self._rows() + self.detector.end_source(source)
+
+    def _keep(self, made: WindowRows) -> None:
+        rows = to_arrow([made])
+        times = rows.column("ts").cast(pa.int64()).to_pylist()
+        self.windows += [row | {"ts": ts} for row, ts in zip(rows.to_pylist(), times, strict=True)]
 
     def _rows(self) -> list[Finding]:
         found: list[Finding] = []

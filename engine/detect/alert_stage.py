@@ -1,7 +1,7 @@
 """The stage behind detection: findings to incidents, to rows of `alert_events`, to EVE and notifications.
 
-What may wait (files of others, syslog, the lake's mutes) is done by a thread of its own behind a bounded queue; what is
-sent over the network by a process of its own (engine.notify).
+What may wait (files of others, syslog, what operators write into the lake) is done by a thread of its own behind a
+bounded queue; what is sent over the network by a process of its own (engine.notify).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engine.config import EngineConfig
 from engine.detect.eve import EveOutput
 from engine.detect.finding import Finding
 from engine.detect.incidents import Counts, Incidents
+from engine.detect.manual import ManualAlerts
 from engine.detect.operator_words import Mutes, left_open
 from engine.notify.outbox import Outbox
 
 Rows = list[dict[str, Any]]
 _EMIT_EVERY_S: Final = 1.0  # rows become a segment each time
-_MUTES_EVERY_S: Final = 1.0
 _WAITING: Final = 10_000  # events that outlets have not taken yet
 _RESTART_S: Final = 30.0
 _CLOSE_S: Final = 1.5
@@ -44,17 +44,19 @@ class AlertStage:
     Args:
         emit: takes rows of `alert_events`, at most once a second; `close` may call it once more.
         report: told in one line what the operator should know; its first argument is "error" or "warning".
+        poll_s: between two looks at what operators wrote.
 
     Attributes:
         live: the packets' clock is the machine's. Set it before the first findings: only then are notifications sent,
-            and what a killed run left open is closed.
+            alerts of operators passed on, and what a killed run left open is closed.
     """
 
     def __init__(
         self, lake: Path, config: EngineConfig, run: str, emit: Callable[[Rows], None],
-        report: Callable[[str, str], None] | None = None,
+        report: Callable[[str, str], None] | None = None, poll_s: float = 1.0,
     ) -> None:  # fmt: skip
         self._lake = lake
+        self._poll_s = poll_s
         self._config = config
         self._prefix = run_prefix(config.lake.sensor, run)
         self._emit = emit
@@ -74,6 +76,11 @@ class AlertStage:
     def open(self) -> int:
         """Incidents that go on."""
         return self._incidents.open
+
+    @property
+    def serious(self) -> bool:
+        """One of them is above low."""
+        return self._incidents.serious
 
     @property
     def not_told(self) -> int:
@@ -100,7 +107,7 @@ class AlertStage:
 
     def _follow_outlets(self) -> None:
         if self._outlets is None:
-            self._outlets = _Outlets(self._lake, self._config, self._prefix, self.live, self._report)
+            self._outlets = _Outlets(self._lake, self._config, self._prefix, self.live, self._report, self._poll_s)
         self._incidents.mutes = self._outlets.mutes
         if self._outlets.left:
             left, self._outlets.left = self._outlets.left, []
@@ -124,8 +131,9 @@ class _Outlets:
     """The thread that tells the world, and listens to operators."""
 
     def __init__(
-        self, lake: Path, config: EngineConfig, prefix: str, live: bool, report: Callable[[str, str], None]
-    ) -> None:
+        self, lake: Path, config: EngineConfig, prefix: str, live: bool, report: Callable[[str, str], None],
+        poll_s: float,
+    ) -> None:  # fmt: skip
         self._lake = lake
         self._config = config
         self._prefix = prefix
@@ -133,6 +141,13 @@ class _Outlets:
         self._mutes = Mutes(lake)
         self._eve = EveOutput(config.eve, config.lake.sensor, lambda text: report("warning", text))
         self._outbox = Outbox(lake, config.notify, config.lake.sensor) if live and config.notify.targets else None
+        outlets: dict[str, Callable[[dict[str, Any]], object]] = {}
+        if live and self._eve.enabled:
+            outlets[f"eve@{config.lake.sensor}"] = self._eve.put
+        if self._outbox is not None:
+            outlets["notify"] = self._outbox.put
+        self._manual = ManualAlerts(lake, outlets)
+        self._poll_s = poll_s
         self._notifier: subprocess.Popen[bytes] | None = None
         self._started_at = float("-inf")
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
@@ -183,18 +198,19 @@ class _Outlets:
             )
 
     def _work(self) -> None:
-        looked_at = time.monotonic()
+        looked_at = float("-inf")
         while True:
             self._watch_notifier()
             with contextlib.suppress(queue.Empty):
-                row = self._queue.get(timeout=_MUTES_EVERY_S / 2)
+                row = self._queue.get(timeout=self._poll_s / 2)
                 if row is None:
                     self._eve.close()
                     return
                 self._tell(row)
-            if time.monotonic() - looked_at >= _MUTES_EVERY_S:
+            if time.monotonic() - looked_at >= self._poll_s:
                 looked_at = time.monotonic()
                 self.mutes = self._mutes.poll()
+                self._pass_manual()
 
     def _tell(self, row: dict[str, Any]) -> None:
         self._eve.put(row)
@@ -205,11 +221,22 @@ class _Outlets:
             self._failing = False
         except OSError as error:
             self._overrun += 1
-            if not self._failing:
-                self._failing = True
-                self._report(
-                    "error", f"notifications cannot be kept in {self._lake}/.notify: {error.strerror}; free some space"
-                )
+            self._say_full(error)
+
+    def _pass_manual(self) -> None:
+        """Alerts that operators entered; what cannot be passed on now waits for the next time."""
+        try:
+            if self._manual.poll():
+                self._say_full(self._manual.problem)
+        except OSError as error:
+            self._say_full(error)
+
+    def _say_full(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            self._report(
+                "error", f"notifications cannot be kept in {self._lake}/.notify: {error.strerror}; free some space"
+            )
 
     def _watch_notifier(self) -> None:
         if self._outbox is None or time.monotonic() - self._started_at < _RESTART_S:

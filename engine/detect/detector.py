@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from engine import packets as k
+from engine.anomaly_config import WindowsConfig
 from engine.constants import PROTO_UDP
+from engine.detect.anomaly.stage import AnomalyStage
+from engine.detect.entity_windows import EntityWindows
 from engine.detect.finding import Finding
 from engine.detect.rules import make_rules
 from engine.detect.rules.base import Recent, Rule
-from engine.detect.window_rows import rows_of
+from engine.detect.window_rows import WindowRows, rows_of
 from engine.detect.windows import Ended, Tick, Windows
+from engine.kernels import window_layout as w
 
 if TYPE_CHECKING:
     from engine.flows import FlowTable
@@ -30,18 +34,28 @@ class Detector:
         rules: overrides of the rules' parameters by rule, as in the configuration file. Raises ConfigError.
         emit: takes rows of the table `windows`; None: they are not made.
         slots: of the flow table, `len(table.records)`. rows: of a batch.
+        anomaly: judges the windows too; None: nobody does. entities: makes rows of pairs and ports.
+        files: of Python, with further rules. report: told in one line when one of those fails.
     """
 
     def __init__(
         self, rules: Mapping[str, Mapping[str, Any]], slots: int,
-        emit: Callable[[list[dict[str, Any]]], None] | None = None, rows: int = k.ROWS_PER_BATCH, **sizes: int,
+        emit: Callable[[WindowRows], None] | None = None, rows: int = k.ROWS_PER_BATCH,
+        anomaly: AnomalyStage | None = None, entities: EntityWindows | None = None,
+        windows: WindowsConfig | None = None, files: Sequence[str] = (),
+        report: Callable[[str, str], None] = lambda _level, _text: None, **sizes: int,
     ) -> None:  # fmt: skip
-        self._rules = make_rules(rules)
+        self._rules = make_rules(rules, files, report)
+        self._lookers = [rule for rule in self._rules if type(rule).look is not Rule.look]
         self._readers: dict[str, list[Rule[Any]]] = {}
         for rule in self._rules:
             for table in rule.tables:
                 self._readers.setdefault(table, []).append(rule)
         self._emit = emit
+        self._anomaly = anomaly
+        self._entities = entities
+        shape = windows or WindowsConfig()
+        self._lengths, self._most_rows = shape.hosts, shape.most_rows
         self.windows = Windows(slots, self._look, rows, **sizes)
         self._found: list[Finding] = []
         self._told: Recent[list[int]] = Recent(_KEYS)
@@ -51,10 +65,11 @@ class Detector:
     def take(self, frames: FrameBatch, packets: PacketBatch, table: FlowTable) -> list[Finding]:
         """What the packets of a batch show, after `FlowTable.follow` of the same batch."""
         self._source = packets.source
+        self._settle(int(self.windows.state[w.S_CLOCK]) // 1000)
         self.windows.take(frames, packets, table.slot_of)
         return self._take_found()
 
-    def application_rows(self, table: str, rows: list[dict[str, Any]]) -> list[Finding]:
+    def application_rows(self, table: str, rows: Sequence[dict[str, Any]]) -> list[Finding]:
         """What rows that a parser made show."""
         readers = self._readers.get(table)
         if readers:
@@ -66,6 +81,7 @@ class Detector:
     def tick(self, now_ns: int) -> list[Finding]:
         """While no packet comes: what did not come until `now_ns`. For live capture, whose clock is real."""
         self.windows.pass_time(now_ns)
+        self._settle(now_ns // 1000)
         return self._take_found()
 
     def end_source(self, name: str) -> list[Finding]:
@@ -76,6 +92,9 @@ class Detector:
                 rule.forget()
             self._told.clear()
             self._flooded.clear()
+            self._settle(None)
+            if self._anomaly is not None:
+                self._anomaly.forget()
         return self._take_found()
 
     def close(self) -> list[Finding]:
@@ -83,16 +102,26 @@ class Detector:
         return [finding for name in self.windows.sources for finding in self.end_source(name)]
 
     def _look(self, tick: Tick, second: bool, ended: list[Ended]) -> None:
-        for rule in self._rules:
-            self._note(rule.look(tick, second))
+        for rule in self._lookers:
+            if rule.may_find(tick.peaks):
+                self._note(rule.look(tick, second))
+        if self._anomaly is not None and ended:
+            self._anomaly.look(tick, ended)
+        if self._entities is not None and ended:
+            self._entities.look(tick, ended)
         if self._emit is not None:
-            made = rows_of(tick, ended)
-            if made:
+            for made in rows_of(tick, [e for e in ended if e.length_s in self._lengths], self._most_rows):
                 self._emit(made)
+
+    def _settle(self, now_us: int | None) -> None:
+        if self._anomaly is not None:
+            self._found += self._anomaly.settle(now_us)
 
     def _note(self, findings: Iterable[Finding]) -> None:
         """Keep the first finding of a kind, source and victim, then one every ten seconds while it goes on."""
         for finding in findings:
+            if self._anomaly is not None:
+                self._anomaly.hold(finding)
             if self._is_flood(finding):
                 continue
             key = finding.kind, finding.src_ip, finding.dst_ip

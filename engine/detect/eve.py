@@ -105,7 +105,7 @@ class EveOutput:
 
     def put(self, row: dict[str, Any]) -> None:
         """Write a row of `alert_events` if it is one to be told."""
-        wanted = ("opened", "closed") if self._config.closed else ("opened",)
+        wanted = ("opened", "manual", "closed") if self._config.closed else ("opened", "manual")
         if not self.enabled or row["event"] not in wanted:
             return
         if SEVERITIES.index(row["severity"]) < SEVERITIES.index(self._config.min_severity):

@@ -33,4 +33,5 @@ class Finding:
     confidence: float = 1.0  # 0 to 1
     evidence: dict[str, Any] = field(default_factory=dict)
     flow_ids: tuple[int, ...] = ()
+    rule: str = ""  # tells incidents of one kind apart; most kinds have one rule only
     packets: tuple[int, ...] = ()  # frame numbers within `source`, a few examples

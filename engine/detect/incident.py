@@ -11,7 +11,7 @@ from engine.detect.finding import SEVERITIES, Finding
 EXAMPLES: Final = 20  # flows and packets that it names: the first ten and the newest ten
 _HALF: Final = EXAMPLES // 2
 RANK: Final = {name: rank for rank, name in enumerate(SEVERITIES)}
-Key = tuple[str, str | None, str | None]
+Key = tuple[str, str | None, str | None, str]
 
 
 def rank_of(severity: str) -> int:
@@ -47,7 +47,7 @@ class Incident:
 
     def __init__(self, incident_id: str, finding: Finding, rank: int, cooldown_us: int) -> None:
         self.incident_id = incident_id
-        self.key: Key = (finding.kind, finding.src_ip, finding.dst_ip)
+        self.key: Key = (finding.kind, finding.src_ip, finding.dst_ip, finding.rule)
         self.cooldown_us = cooldown_us
         self._first = finding
         self.first_seen = self.last_seen = finding.ts
@@ -101,7 +101,7 @@ class Incident:
         """Its state now, as a row of `alert_events`."""
         self.revision += 1
         self.changed = False
-        kind, src_ip, dst_ip = self.key
+        kind, src_ip, dst_ip, _ = self.key
         return {
             "ts": ts,
             "incident_id": self.incident_id,

@@ -23,7 +23,8 @@ from engine.detect.suppress import Suppression, suppressions
 BUDGET: Final = "budget_exceeded"
 # Kinds whose findings come further apart than the general cooldown.
 COOLDOWNS_S: Final = {
-    "beacon": 3_600.0, BUDGET: 3_600.0, "cleartext_credentials": 7_200.0, "ml_anomaly": 300.0,
+    "beacon": 3_600.0, BUDGET: 3_600.0, "cleartext_credentials": 7_200.0, "anomaly": 300.0,
+    "packet_score": 3_600.0,
     "ssh_bruteforce": 300.0, "http_bruteforce": 300.0, "ftp_bruteforce": 300.0,
     "dns_tunnel": 300.0, "icmp_tunnel": 300.0, "exfiltration": 300.0, "web_scan": 300.0,
 }  # fmt: skip
@@ -92,6 +93,11 @@ class Incidents:
         """Incidents that go on."""
         return len(self._open)
 
+    @property
+    def serious(self) -> bool:
+        """One of them is above low."""
+        return any(incident.rank for incident in self._open.values())
+
     def take(self, findings: list[Finding], now_us: int) -> None:
         """Account the findings; `now_us` is the packets' clock, microseconds since the epoch."""
         for finding in findings:
@@ -130,7 +136,7 @@ class Incidents:
             return
         if (self._suppress or self.mutes) and self._is_suppressed(finding):
             return
-        key = (finding.kind, finding.src_ip, finding.dst_ip)
+        key = (finding.kind, finding.src_ip, finding.dst_ip, finding.rule)
         incident = self._open.get(key)
         if incident is not None and incident.continues(finding.ts):
             before = incident.rank
@@ -191,7 +197,7 @@ class Incidents:
     def _hide(self, finding: Finding, rank: int, key: Key) -> None:
         """Beyond the budget: counted into one incident that says so."""
         self.counts.over_budget += finding.count
-        if (BUDGET, None, None) not in self._open:
+        if (BUDGET, None, None, "") not in self._open:
             self._hidden.clear()
             self._hidden_kinds.clear()
         if len(self._hidden) < _HIDDEN:
@@ -215,7 +221,7 @@ class Incidents:
             ts=finding.ts, kind=BUDGET, severity=SEVERITIES[rank], why=why, source=finding.source,
             first_ts=finding.first_ts, count=finding.count, evidence=evidence,
         )  # fmt: skip
-        known = self._open.get((BUDGET, None, None))
+        known = self._open.get((BUDGET, None, None, ""))
         if known is not None and known.continues(finding.ts):
             before = known.rank
             known.add(told, rank)

@@ -7,11 +7,9 @@ the configuration asks for it. One `Intel` belongs to one thread.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ import numpy as np
 from engine import packets as k
 from engine.config import IntelConfig
 from engine.detect.finding import Finding
+from engine.detect.intel_fetch import Version, fetch
 from engine.detect.intel_index import IntelIndex
 from engine.detect.intel_lists import MAX_ENTRIES, MAX_LIST, Entry, read_entries
 from engine.detect.signatures.packet import address_text
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 _HITS: Final = 16_384
 _CHECK_S: Final = 10.0
-_TIMEOUT_S: Final = 30.0
 _REMEMBERED: Final = 65_536
 _MOST: Final = 4096  # findings of a batch: with forged addresses there may be any number
 # Columns of application rows that hold names and fingerprints.
@@ -50,7 +48,9 @@ class _List:
     path: str
     entries: list[Entry] = field(default_factory=list)
     stamp: tuple[int, int] = (0, 0)  # mtime in ns and size of a file
-    fetched: float = -1e18  # monotonic
+    fetched: float = -1e18  # monotonic: when a URL was asked last,
+    current: float = 0.0  # and when it answered
+    version: Version = field(default_factory=Version)
     trouble: str = ""
     unreadable: bool = False
 
@@ -284,13 +284,32 @@ class Intel:
         if not every:
             one.trouble = "not fetched: intel.refresh_minutes is 0"
             return None
-        if time.monotonic() - one.fetched < every or self._thread is None:  # never while the capture waits to start
-            one.trouble = one.trouble or ("" if one.entries else "not fetched yet")
+        now = time.monotonic()
+        if now - one.fetched >= every and self._thread is not None:  # never while the capture waits to start
+            one.fetched = now
+            try:
+                text = self._answer(one)
+            except (OSError, ValueError) as error:
+                one.trouble = getattr(error, "strerror", None) or str(error)
+            else:
+                one.trouble, one.current = "", now
+                if text is not None:
+                    return text
+        elif one.fetched < 0:
+            one.trouble = "not fetched yet"
+        days = self._config.max_age_days
+        if one.entries and days and now - one.current > days * 86_400:
+            one.trouble, one.version = f"not fetched for {days} days, not used ({one.trouble})", Version()
+            return ""
+        return None
+
+    def _answer(self, one: _List) -> str | None:
+        """What the server sends, None when it is what we have. Raises OSError or ValueError for no list."""
+        answer = fetch(one.path, one.version)
+        if answer is None:
             return None
-        one.fetched = time.monotonic()
-        with contextlib.closing(urllib.request.urlopen(one.path, timeout=_TIMEOUT_S)) as answer:  # noqa: S310 - http(s)
-            data: bytes = answer.read(MAX_LIST + 1)
-        if len(data) > MAX_LIST:
-            raise ValueError(f"larger than {MAX_LIST >> 20} MiB")
-        one.trouble = ""
-        return data.decode("utf-8", "replace")
+        text, version = answer
+        if next(read_entries(text, one.path), None) is None:
+            raise ValueError("the answer holds no address, name or fingerprint")
+        one.version = version
+        return text

@@ -17,7 +17,7 @@ from engine.detect.suppress import Suppression
 from engine.errors import ConfigError
 
 _COLUMNS: Final = ["ts", "event", "kind", "src_ip", "dst_ip", "until"]
-_RECENT_DAYS: Final = 2
+RECENT_DAYS: Final = 2
 _LEFT_FILES: Final = 2_000  # segments of an earlier run that are looked at, the newest
 
 _Triple = tuple[str | None, str | None, str | None]
@@ -36,11 +36,11 @@ class Mutes:
     def poll(self, now_us: int | None = None) -> tuple[Suppression, ...]:
         """The mutes that hold by the machine's clock: an operator means the time on his own."""
         now = time.time_ns() // 1000 if now_us is None else now_us
-        for path in _segments(self._root, self._days):
+        for path in segments(self._root, self._days):
             if path not in self._seen:
                 self._seen.add(path)
                 self._read(path)
-        self._days = _RECENT_DAYS
+        self._days = RECENT_DAYS
         held = []
         for triple, (_, muted, until) in self._words.items():
             if muted and (until is None or until > now):
@@ -50,7 +50,7 @@ class Mutes:
         return tuple(held)
 
     def _read(self, path: str) -> None:
-        for row in _rows(path, _COLUMNS):
+        for row in rows_of(path, _COLUMNS):
             triple = (row["kind"], row["src_ip"], row["dst_ip"])
             if row["event"] not in ("muted", "unmuted") or not any(triple):
                 continue
@@ -76,9 +76,9 @@ def left_open(lake: Path, sensor: str, run: str) -> list[dict[str, Any]]:
     """
     names = [c.name for c in ALERT_EVENTS]
     newest: dict[str, dict[str, Any]] = {}
-    paths = list(_segments(lake / "alert_events" / f"sensor={sensor}", _RECENT_DAYS))
+    paths = list(segments(lake / "alert_events" / f"sensor={sensor}", RECENT_DAYS))
     for path in sorted(paths, key=os.path.basename)[-_LEFT_FILES:]:
-        for row in _rows(path, names):
+        for row in rows_of(path, names):
             incident_id = row["incident_id"]
             if row["event"] not in STATES or row["actor"] != ENGINE or incident_id is None or row["revision"] is None:
                 continue
@@ -93,7 +93,7 @@ def left_open(lake: Path, sensor: str, run: str) -> list[dict[str, Any]]:
     ]
 
 
-def _segments(root: Path, days: int) -> Iterator[str]:
+def segments(root: Path, days: int) -> Iterator[str]:
     """Published segments below a sensor's directory; of the newest `days` only, 0 is all."""
     for day in sorted(_names(root))[-days:]:
         for hour in _names(f"{root}/{day}"):
@@ -108,7 +108,7 @@ def _names(folder: Path | str) -> list[str]:
         return []
 
 
-def _rows(path: str, columns: list[str]) -> list[dict[str, Any]]:
+def rows_of(path: str, columns: list[str]) -> list[dict[str, Any]]:
     """Rows of a segment, times as integers. One that is damaged or has gone has none."""
     try:
         with pq.ParquetFile(path) as file:

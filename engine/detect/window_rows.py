@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from engine.detect.windows import Ended, Tick, address_text
 from engine.kernels import window_layout as w
+from engine.tables import arrow_schema
 from engine.window_row import LEAST_ATTEMPTS, LEAST_PACKETS, MOST_ROWS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SCHEMA: Final = arrow_schema("windows")
 
 _COUNTERS: Final = {
     "out_packets": w.C_OUT_PACKETS, "out_bytes": w.C_OUT_BYTES, "out_payload": w.C_OUT_PAYLOAD,
@@ -21,31 +30,54 @@ _COUNTERS: Final = {
 }  # fmt: skip
 
 
-def rows_of(tick: Tick, ended: list[Ended]) -> list[dict[str, Any]]:
-    """The rows of the windows that ended with this tick."""
-    rows: list[dict[str, Any]] = []
+class WindowRows(NamedTuple):
+    """Windows worth a row: when each began (us), its length (s), source, host, and int64[n, N_COUNTERS]."""
+
+    starts: list[int]
+    lengths: list[int]
+    sources: list[str]
+    hosts: list[str]
+    counters: NDArray[np.int64]
+
+
+def rows_of(tick: Tick, ended: list[Ended], most: int = MOST_ROWS) -> Iterator[WindowRows]:
+    """The rows of the windows that ended with this tick, length by length."""
     for window in ended:
-        c = window.counters
-        packets = c[:, w.C_OUT_PACKETS] + c[:, w.C_IN_PACKETS]
-        enough = packets >= LEAST_PACKETS[window.length_s]
-        enough |= c[:, w.C_ATTEMPTS] + c[:, w.C_IN_ATTEMPTS] >= LEAST_ATTEMPTS[window.length_s]
-        chosen = np.flatnonzero(enough)
-        if len(chosen) > MOST_ROWS:
-            chosen = chosen[np.argsort(packets[chosen], kind="stable")[-MOST_ROWS:]]
+        rows = window.busy(LEAST_PACKETS[window.length_s], LEAST_ATTEMPTS[window.length_s])
+        if not len(rows):
+            continue
+        c = window.counters_of(rows)
+        if len(rows) > most:
+            busiest = np.argsort(c[:, w.C_OUT_PACKETS] + c[:, w.C_IN_PACKETS], kind="stable")[-most:]
+            rows, c = rows[busiest], c[busiest]
         # In the order in which the hosts appeared: that of the rows is the hash's, which is another at each start.
-        chosen = chosen[np.argsort(tick.windows.hosts[window.rows[chosen], w.H_ID])]
-        rows += [_row(tick, window, n) for n in chosen.tolist()]
-    return rows
+        order = np.argsort(tick.windows.hosts[rows, w.H_ID])
+        names = tick.windows.hosts[rows[order], : w.H_META + 1].tolist()
+        yield WindowRows(
+            [window.start * 1_000_000] * len(rows),
+            [window.length_s] * len(rows),
+            [tick.windows.source_name(name[w.H_META] >> 1) for name in names],
+            [address_text(name[w.H_HI], name[w.H_LO], name[w.H_META]) for name in names],
+            c[order],
+        )
 
 
-def _row(tick: Tick, window: Ended, n: int) -> dict[str, Any]:
-    host, c = tick.windows.hosts[window.rows[n]], window.counters[n].tolist()
-    payloads = c[w.C_OUT_ENTROPY_N]
-    return {
-        "ts": window.start * 1_000_000,
-        "window_s": window.length_s,
-        "source": tick.windows.source_name(int(host[w.H_META]) >> 1),
-        "ip": address_text(int(host[w.H_HI]), int(host[w.H_LO]), int(host[w.H_META])),
+def to_arrow(made: Sequence[WindowRows]) -> pa.RecordBatch:
+    """Rows of several ticks as one record batch of the table `windows`."""
+    c = np.concatenate([rows.counters for rows in made]).T.copy()
+    columns = {
+        "ts": list(chain.from_iterable(rows.starts for rows in made)),
+        "window_s": list(chain.from_iterable(rows.lengths for rows in made)),
+        "source": list(chain.from_iterable(rows.sources for rows in made)),
+        "ip": list(chain.from_iterable(rows.hosts for rows in made)),
         **{name: c[at] for name, at in _COUNTERS.items()},
-        "entropy": c[w.C_OUT_ENTROPY] / w.ENTROPY_UNIT / payloads if payloads else None,
+        "entropy": _mean(c[w.C_OUT_ENTROPY], c[w.C_OUT_ENTROPY_N]),
+        "dns_names": c[w.C_DNS_LABELS],
+        "dns_entropy": _mean(c[w.C_DNS_ENTROPY], c[w.C_DNS_LABELS]),
     }
+    return pa.record_batch([pa.array(columns[f.name], f.type) for f in _SCHEMA], _SCHEMA)
+
+
+def _mean(total: NDArray[np.int64], count: NDArray[np.int64]) -> pa.Array:
+    """Mean entropy, bits; NULL of nothing."""
+    return pa.array(total / w.ENTROPY_UNIT / np.maximum(count, 1), pa.float32(), mask=count == 0)

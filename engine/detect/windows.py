@@ -6,14 +6,15 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from engine.dissect import APP_NAMES
 from engine.kernels import window_layout as w
-from engine.kernels import window_tables
+from engine.kernels import window_tables, window_ticks
 from engine.kernels import windows as kernel
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 _EVENTS: Final = 256
 _SOURCES: Final = 256
+_FEW: Final = 1024  # hosts of a tick
 
 
+@lru_cache(8192)
 def address_text(hi: int, lo: int, meta: int) -> str:
     """An address as in the other tables (RFC 5952); `meta`: bit 0 says IPv6."""
     if meta & 1:
@@ -32,23 +35,61 @@ def address_text(hi: int, lo: int, meta: int) -> str:
     return socket.inet_ntop(socket.AF_INET, struct.pack(">I", lo & 0xFFFFFFFF))
 
 
-@dataclass(slots=True)
+class Peaks(NamedTuple):
+    """The greatest values of a tick: where they are below what a rule asks for, it need not look.
+
+    `hosts` by C_*, `pairs` by Q_* and `window_ticks.X_STARTS` and so on, `targets` by X_FAILED, X_TRIED; `arps`: how
+    many events; `new_hosts`: how many were first seen in the last second and sent something.
+    """
+
+    hosts: list[int]
+    pairs: list[int]
+    targets: list[int]
+    arps: int
+    new_hosts: int
+
+
+@dataclass
 class Tick:
     """What was touched in half a second, at its end. Rules read it; nothing of it may be kept.
 
     `hosts`: int64[n, N_COUNTERS] of the running second, `host_rows` their rows. `pairs`: int64[n, N_PAIR_COUNTERS] of
-    this minute and the last together, `pair_rows`; `targets`: rows of int64[n, N_TARGET]. `arps`: events.
+    this minute and the last together, `pair_rows`; `targets`: rows of int64[n, N_TARGET]. They are gathered when a
+    rule reads them first. `arps`: events.
     """
 
     ts: int  # microseconds, the packets' clock
     source: str
     windows: Windows
-    host_rows: NDArray[np.int64]
-    hosts: NDArray[np.int64]
-    pair_rows: NDArray[np.int64]
-    pairs: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    peaks: Peaks
+    host_rows: NDArray[np.int32]
+    pair_rows: NDArray[np.int32]
+    target_rows: NDArray[np.int32]
     arps: NDArray[np.int64]
+
+    def of_hosts(self, counter: int, least: float) -> Tick:
+        """The same of hosts only in which a counter is at least so much: with many hosts, most need not be gathered."""
+        if len(self.host_rows) < _FEW:
+            return self
+        enough = self.windows.hosts[self.host_rows, w.H_COUNTERS + counter] >= least
+        return replace(self, host_rows=self.host_rows[enough])
+
+    @cached_property
+    def hosts(self) -> NDArray[np.int64]:
+        counters: NDArray[np.int64] = self.windows.hosts[self.host_rows, w.H_COUNTERS : w.H_COUNTERS + w.N_COUNTERS]
+        return counters
+
+    @cached_property
+    def pairs(self) -> NDArray[np.int64]:
+        at, n = w.P_COUNTERS, w.N_PAIR_COUNTERS
+        both = self.windows.pairs[self.pair_rows, at : at + 2 * n]
+        counters: NDArray[np.int64] = both[:, :n] + both[:, n:]
+        return counters
+
+    @cached_property
+    def targets(self) -> NDArray[np.int64]:
+        targets: NDArray[np.int64] = self.windows.targets[self.target_rows]
+        return targets
 
     def host(self, n: int) -> str:
         """Address of the n-th host."""
@@ -75,13 +116,37 @@ class Tick:
         return max(first_ns // 1000, (self.ts // 60_000_000 - 1) * 60_000_000)
 
 
-class Ended(NamedTuple):
-    """The hosts' windows of one length that ended: `start` in seconds, their rows, int64[n, N_COUNTERS]."""
+@dataclass
+class Ended:
+    """The hosts' windows of one length that ended: `start` in seconds. Nothing of it may be kept beyond the tick.
+
+    All hosts that sent or got something: `anomaly.stage` learns from the quiet ones too.
+    """
 
     start: int
     length_s: int
-    rows: NDArray[np.int64]
-    counters: NDArray[np.int64]
+    windows: Windows
+    last: int  # the second that ended
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows of all of them."""
+        return self.windows.ended_rows(self, 0, 0)
+
+    @cached_property
+    def counters(self) -> NDArray[np.int64]:
+        """Theirs, int64[n, N_COUNTERS]."""
+        return self.counters_of(self.rows)
+
+    def busy(self, least_packets: int, least_attempts: int) -> NDArray[np.int64]:
+        """Rows of those in which there were so many packets (both directions) or attempts: a few of the many."""
+        return self.windows.ended_rows(self, least_packets, least_attempts)
+
+    def counters_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64[n, N_COUNTERS] of the windows of those rows."""
+        out = np.empty((len(rows), w.N_COUNTERS), np.int64)
+        window_ticks.window_counters(self.windows.hosts, rows, w.LEVEL_S.index(self.length_s), out)
+        return out
 
 
 class Windows:
@@ -107,6 +172,10 @@ class Windows:
         self._slow = np.zeros((waits, w.N_WAIT), np.int64)
         self._seen = np.zeros((1 << 17, window_tables.WAYS), np.int64)
         self._hashes = np.zeros((2, rows), np.uint64)
+        self._ended_list = np.zeros(hosts, np.int32)
+        self._peaks = [
+            np.zeros(n, np.int64) for n in (w.N_COUNTERS, window_ticks.N_PAIR_PEAKS, window_ticks.N_TARGET_PEAKS)
+        ]
         self._seeds = np.frombuffer(os.urandom(24), np.uint64) | np.uint64(1)
         self._apps = np.array([APP_NAMES.index("ssh")], np.int64)
         self.state = np.zeros(w.N_STATE, np.int64)
@@ -125,6 +194,27 @@ class Windows:
         same = (pairs[:, w.P_S_LO] == pair[w.P_S_LO]) & (pairs[:, w.P_S_HI] == pair[w.P_S_HI])
         same &= (self._pair_tags.reshape(-1) != 0) & (pairs[:, w.P_STARTS] > 0)
         return len(np.unique(pairs[same, w.P_C_HASH]))
+
+    @property
+    def known_pairs(self) -> NDArray[np.bool_]:
+        """Which rows of `pairs` are in use."""
+        return np.asarray(self._pair_tags.reshape(-1) != 0)
+
+    @property
+    def known_targets(self) -> NDArray[np.bool_]:
+        """Which rows of `targets` are in use."""
+        return np.asarray(self._target_tags.reshape(-1) != 0)
+
+    def pairs_in(self, minute: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the pairs that sent something in a minute, this one or the last, and their counters of it."""
+        epochs, at = self.pairs[:, w.P_EPOCH], w.P_COUNTERS
+        known = self.known_pairs & ((epochs == minute) | (epochs == minute + 1))
+        rows = np.flatnonzero(known)
+        both = self.pairs[rows, at : at + 2 * w.N_PAIR_COUNTERS]
+        now, last = both[:, : w.N_PAIR_COUNTERS], both[:, w.N_PAIR_COUNTERS :]
+        counters = np.where((epochs[rows] == minute)[:, None], now, last)
+        sent = counters[:, w.Q_PACKETS_UP] + counters[:, w.Q_PACKETS_DOWN] > 0
+        return rows[sent], counters[sent]
 
     def address_of_mac(self, mac: int, other_than: int) -> int | None:
         """An IPv4 address that was claimed first by this Ethernet address; None when it is not known by another."""
@@ -216,27 +306,22 @@ class Windows:
         self.take(frames, packets, np.zeros(len(self._host_list), np.int32))
         self.state[w.S_HALF] = self.state[w.S_CLOCK] = 0
         self.pass_time(w.TICK_NS)
+        for ended in self._ended(59, 60):
+            ended.counters_of(ended.rows)
         self.clear()
 
     def _end_tick(self, following: int | None) -> None:
         """Show what the tick touched; `following` is the half second that begins, None at an end."""
         state = self.state
-        host_rows = self._host_list[: state[w.S_HOSTS]].astype(np.int64)
-        pair_rows = self._pair_list[: state[w.S_PAIRS]].astype(np.int64)
-        at = w.P_COUNTERS
-        both = self.pairs[pair_rows, at : at + 2 * w.N_PAIR_COUNTERS]
+        host_rows = self._host_list[: state[w.S_HOSTS]]
+        pair_rows = self._pair_list[: state[w.S_PAIRS]]
+        target_rows = self._target_list[: state[w.S_TARGETS]]
+        ts = int(state[w.S_CLOCK]) // 1000
+        if following is not None:
+            ts = (int(state[w.S_HALF]) + 1) * (w.TICK_NS // 1000)
+        peaks = self._peaks_of(len(host_rows), len(pair_rows), len(target_rows), ts)
         tick = Tick(
-            (int(state[w.S_HALF]) + 1) * (w.TICK_NS // 1000)
-            if following is not None
-            else int(state[w.S_CLOCK]) // 1000,
-            self._source,
-            self,
-            host_rows,
-            self.hosts[host_rows, w.H_COUNTERS : w.H_COUNTERS + w.N_COUNTERS],
-            pair_rows,
-            both[:, : w.N_PAIR_COUNTERS] + both[:, w.N_PAIR_COUNTERS :],
-            self.targets[self._target_list[: state[w.S_TARGETS]]],
-            self._arp_events[: state[w.S_ARPS]],
+            ts, self._source, self, peaks, host_rows, pair_rows, target_rows, self._arp_events[: state[w.S_ARPS]]
         )
         old = int(state[w.S_HALF]) >> 1
         new = None if following is None else following >> 1
@@ -246,22 +331,29 @@ class Windows:
         if following is not None:
             state[w.S_HALF] = following
 
+    def _peaks_of(self, hosts: int, pairs: int, targets: int, ts: int) -> Peaks:
+        of_hosts, of_pairs, of_targets = self._peaks
+        new = window_ticks.host_peaks(self.hosts, self._host_list, hosts, (ts - 1_000_000) * 1000, of_hosts)
+        window_ticks.pair_peaks(self.pairs, self._pair_list, pairs, of_pairs)
+        window_ticks.target_peaks(self.targets, self._target_list, targets, of_targets)
+        return Peaks(of_hosts.tolist(), of_pairs.tolist(), of_targets.tolist(), int(self.state[w.S_ARPS]), new)
+
     def _ended(self, old: int, new: int | None) -> list[Ended]:
         """The windows that end with second `old` when `new` begins."""
-        ended = []
-        tags = self._host_tags.reshape(-1)
-        quiet = np.where(tags == 0, 1 << 16, (old - tags) & 0xFFFF)
-        for level, length in enumerate(w.LEVEL_S):
-            if new is not None and old // length == new // length:
-                continue
-            rows = np.flatnonzero(quiet < length)
-            rows = rows[self.hosts[rows, w.H_SECOND] // length == old // length]
-            counters = self.hosts[rows, w.H_COUNTERS : w.H_COUNTERS + w.N_COUNTERS]
-            if level:
-                at = w.H_COUNTERS + level * w.N_COUNTERS
-                counters += self.hosts[rows, at : at + w.N_COUNTERS]
-            ended.append(Ended(old // length * length, length, rows, counters))
-        return ended
+        return [
+            Ended(old // length * length, length, self, old)
+            for length in w.LEVEL_S
+            if new is None or old // length != new // length
+        ]
+
+    def ended_rows(self, ended: Ended, least_packets: int, least_attempts: int) -> NDArray[np.int64]:
+        """See `Ended.busy`."""
+        level = w.LEVEL_S.index(ended.length_s)
+        n = window_ticks.ended_rows(
+            self._host_tags, self.hosts, level, ended.length_s, ended.last, least_packets, least_attempts,
+            self._ended_list,
+        )  # fmt: skip
+        return self._ended_list[:n].astype(np.int64)
 
 
 def _table(rows: int, words: int) -> tuple[Any, Any, Any]:

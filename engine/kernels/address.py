@@ -161,16 +161,16 @@ def format_addresses(entries, kinds, count, offsets, text):
     for i in range(count):
         hi, lo = entries[0, i], entries[1, i]
         if kinds[i] == KIND_IPV4:
-            at = _put_ipv4(np.int64(lo), text, at)
+            at = put_ipv4(np.int64(lo), text, at)
         elif kinds[i] == KIND_MAC:
             at = _put_mac(np.int64(lo), text, at)
         else:
-            at = _put_ipv6(hi, lo, text, at)
+            at = put_ipv6(hi, lo, text, at)
         offsets[i + 1] = at
 
 
 @helper
-def _put_ipv4(value, text, at):
+def put_ipv4(value, text, at):
     for shift in (24, 16, 8, 0):
         b = (value >> shift) & 0xFF
         if b >= 100:
@@ -208,7 +208,7 @@ def _group(hi, lo, i):
 
 
 @helper
-def _put_ipv6(hi, lo, text, at):
+def put_ipv6(hi, lo, text, at):
     """RFC 5952 section 4: no leading zeros, the longest run of two or more zero groups as ::, the first if equal."""
     mapped = hi == np.uint64(0) and lo >> np.uint64(32) == np.uint64(0xFFFF)
     best, length = -1, 1
@@ -243,7 +243,7 @@ def _put_ipv6(hi, lo, text, at):
         i += 1
     if mapped:  # ::ffff:a.b.c.d (section 5)
         text[at] = 58
-        at = _put_ipv4(np.int64(lo & np.uint64(0xFFFFFFFF)), text, at + 1)
+        at = put_ipv4(np.int64(lo & np.uint64(0xFFFFFFFF)), text, at + 1)
     return at
 
 

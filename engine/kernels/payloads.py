@@ -7,10 +7,11 @@ first few kilobytes. It is bounded; where it is full the flow of its neighbourho
 import numpy as np
 
 from engine import packets as k
-from engine.jit import copy_bytes, helper, is_compiled, kernel
+from engine.jit import copy_bytes, helper, is_compiled, kernel, prefetch
+from engine.kernels.window_tables import WAYS, claim, find_or_oldest, set_of
 
-# Columns of the entries, int64[power of two, N_ENTRY]. The words of a direction stand twice, the client's first.
-E_FLOW, E_LAST, E_STATE, E_HI, E_LO, E_PORT, E_NEXT, N_ENTRY = 0, 1, 2, 3, 4, 5, 6, 12
+# Columns of the entries, int64[8 * sets, N_ENTRY]. The words of a direction stand twice, the client's first.
+E_FLOW, E_STATE, E_HI, E_LO, E_PORT, E_NEXT, N_ENTRY = 0, 1, 2, 3, 4, 5, 11
 X_NEXT, X_SEEN, X_TAIL = range(3)  # of a direction: next sequence number, bytes so far, bytes kept
 # E_STATE
 _SYN, _SYN_ACK, _CLIENT, _SERVER, _ESTABLISHED = 1, 2, 4, 8, 16
@@ -23,9 +24,13 @@ P_ROW, P_START, P_PAYLOAD, P_END, P_BASE, N_PIECE = range(6)
 S_PIECES, S_USED, N_STATE = range(3)
 
 TAIL_BYTES = 512
-_PROBES = 8
 _NONE = -1
 _WORD = 0xFFFFFFFF
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+_SIGNED = np.uint64((1 << 63) - 1)
+# Of each direction of an application that encrypts, as much is searched: greetings and certificates. What follows
+# looks like random bytes (Suricata's default, `encryption-handling: track-only`, leaves it out too).
+ENCRYPTED_BYTES = 4096
 
 
 if is_compiled():
@@ -42,25 +47,34 @@ else:
 
 
 @helper
-def _entry_of(flow, ts, entries):
+def _hash(flow):
+    """63 bits, as uint64, of a flow's number: consecutive ones are spread over the sets."""
+    return (np.uint64(flow) * _ODD) & _SIGNED
+
+
+@helper
+def _entry_of(flow, ts, tags, entries):
     """The flow's entry, made where there is none. Returns (entry, whether it is new)."""
-    mask = entries.shape[0] - 1
-    home = (flow & 0x7FFFFFFF) * 0x5851F42D >> 16  # fits 62 bits
-    oldest = home & mask
-    for step in range(_PROBES):
-        at = (home + step) & mask
-        if entries[at, E_FLOW] == flow:
-            entries[at, E_LAST] = ts
-            return at, False
-        if entries[at, E_LAST] < entries[oldest, E_LAST]:
-            oldest = at
+    at, new, _ = claim(tags, _hash(flow), ts // 1_000_000)
+    if not new and entries[at, E_FLOW] == flow:
+        return at, False
     for word in range(N_ENTRY):
-        entries[oldest, word] = 0
-    entries[oldest, E_FLOW] = flow
-    entries[oldest, E_LAST] = ts
-    entries[oldest, E_NEXT + X_NEXT] = _NONE
-    entries[oldest, E_NEXT + 3 + X_NEXT] = _NONE
-    return oldest, True
+        entries[at, word] = 0
+    entries[at, E_FLOW] = flow
+    entries[at, E_NEXT + X_NEXT] = _NONE
+    entries[at, E_NEXT + 3 + X_NEXT] = _NONE
+    return at, True
+
+
+@helper
+def _fetch(i, count, long, present, tags, entries):
+    """Bring nearer what a few rows later will be read."""
+    if i + 8 < count and present[i + 8] & k.HAS_FLOW:
+        prefetch(tags, set_of(tags, _hash(long[k.L_FLOW_ID, i + 8])) * WAYS)
+    if i + 4 < count and present[i + 4] & k.HAS_FLOW:
+        row, _ = find_or_oldest(tags, _hash(long[k.L_FLOW_ID, i + 4]), long[k.L_TS, i + 4] // 1_000_000)
+        prefetch(entries, row * N_ENTRY)
+        prefetch(entries, row * N_ENTRY + 8)
 
 
 @helper
@@ -145,7 +159,7 @@ def _join(arena, start, end, seq, wire, at, e, w, first, tails, entries, buffer,
 
 @kernel
 def gather(
-    arena, short, int_, long, address, present, first, count, entries, tails, limit, buffer, pieces, sides, state
+    arena, short, int_, long, address, present, first, count, tags, entries, tails, limit, buffer, pieces, sides, state
 ):
     """Gather the payloads of rows `first` to count - 1 until the buffer is full; returns the row reached.
 
@@ -154,7 +168,8 @@ def gather(
 
     Args:
         arena, short, int_, long, address, present: as in FrameBatch and PacketBatch, after the flow table.
-        entries: int64[power of two, N_ENTRY]. tails: uint8[2 * entries * TAIL_BYTES], client's and server's.
+        tags: int64[sets, 8]. entries: int64[8 * sets, N_ENTRY].
+        tails: uint8[2 * entries * TAIL_BYTES], client's and server's.
         limit: bytes of a direction that are joined across segments, 0 for none.
         buffer: uint8[n], n more than the longest payload + 2 * TAIL_BYTES + 3. pieces: int64[N_PIECE, 2 * rows].
         sides: uint8[rows], written. state: int64[N_STATE], written.
@@ -164,6 +179,7 @@ def gather(
     buffer[0] = 10
     i = first
     while i < count:
+        _fetch(i, count, long, present, tags, entries)
         flags = np.int64(present[i])
         if flags & k.HAS_FLOW == 0:
             sides[i] = 0
@@ -185,7 +201,7 @@ def gather(
         side = np.int64(0)
         e, w = np.int64(-1), np.int64(0)
         if not later:
-            e, new = _entry_of(long[k.L_FLOW_ID, i], long[k.L_TS, i], entries)
+            e, new = _entry_of(long[k.L_FLOW_ID, i], long[k.L_TS, i], tags, entries)
             side = _side(e, new, np.int64(address[a, i]), np.int64(address[a + 1, i]), port, tcp_flags, entries)
             w = np.int64(E_NEXT + (0 if side & FROM_CLIENT else 3))
             if tcp and tcp_flags & 0x02:
@@ -193,6 +209,9 @@ def gather(
                 entries[e, w + X_SEEN] = 0
                 entries[e, w + X_TAIL] = 0
         sides[i] = side
+        if end > start and e >= 0 and flags & k.IS_ENCRYPTED and entries[e, w + X_SEEN] >= ENCRYPTED_BYTES:
+            i += 1
+            continue
         if end > start:
             pieces[P_ROW, n] = i
             at = _put(arena, start, end, at, 0, 0, buffer, pieces, n)
@@ -205,6 +224,8 @@ def gather(
                 was = at
                 at = _join(arena, start, end, seq, wire, at, e, w, tail, tails, entries, buffer, limit, pieces, n)
                 n += at != was
+            elif e >= 0:
+                entries[e, w + X_SEEN] += end - start
         i += 1
     state[S_PIECES] = n
     state[S_USED] = at

@@ -97,7 +97,8 @@ def count_hosts(src, dst, wire, payload, proto, dport, icmp, entropy, hosts):
         hosts[d, at + C_IN_UDP] += 1
         if dport == 53:
             hosts[d, at + C_IN_DNS] += 1
-    elif (icmp == 8 and proto == PROTO_ICMP) or (icmp == 128 and proto == PROTO_ICMPV6):
+    elif icmp == 8 or (icmp >= 128 and icmp != 129 and icmp != 136):
+        # Whatever is no error and no reply, below an authentication header too. Source: RFC 4443 2.1.
         hosts[d, at + C_IN_ECHO] += 1
 
 

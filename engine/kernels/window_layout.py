@@ -23,11 +23,12 @@ H_HI, H_LO, H_META, H_ID, H_SECOND, H_FIRST, H_LISTED, H_HASH, H_COUNTERS = rang
     C_IN_PACKETS, C_IN_BYTES, C_IN_PAYLOAD, C_IN_SYN, C_IN_UDP, C_IN_ECHO, C_IN_STRAY, C_IN_DNS,
     C_OUT_SYN_ACK, C_IN_DONE, C_ATTEMPTS, C_ANSWERED, C_REFUSED, C_UNANSWERED, C_PEERS, C_PORTS,
     C_NEW_PEERS, C_IN_ATTEMPTS, C_IN_UDP_FLOWS, C_IN_FAILED, C_IN_PEERS, C_OUT_RST, C_TOP_PORT, C_TOP_VOTES,
+    C_DNS_LABELS, C_DNS_ENTROPY,  # first labels of names that it asked for, and the sum of their entropies
     N_COUNTERS,
-) = range(33)  # fmt: skip
+) = range(35)  # fmt: skip
 LEVELS = 3
 LEVEL_S = (1, 5, 60)
-N_HOST = H_COUNTERS + LEVELS * N_COUNTERS
+N_HOST = H_COUNTERS + LEVELS * N_COUNTERS + 2  # whole cache lines
 
 # --- pairs, int64[rows, N_PAIR]: identity, then N_PAIR_COUNTERS words of this minute and as many of the last ----------
 (
@@ -37,9 +38,10 @@ N_HOST = H_COUNTERS + LEVELS * N_COUNTERS
 ) = range(21)  # fmt: skip
 (
     Q_PORTS, Q_FAILED, Q_ANSWERED, Q_REFUSED, Q_SYN, Q_UDP, Q_FIN, Q_XMAS, Q_NULL, Q_ECHO,
-    Q_SLOW, Q_SSH, Q_UP, Q_DOWN, Q_RAW_UP, Q_RAW_ENTROPY, Q_RAW_N, Q_ECHO_CHANGES, Q_ECHO_N, Q_ECHO_BYTES,
-    Q_SSH_MORE, N_PAIR_COUNTERS,
-) = range(22)  # fmt: skip
+    Q_SLOW, Q_SSH, Q_UP, Q_DOWN, Q_PACKETS_UP, Q_PACKETS_DOWN, Q_BYTES_UP, Q_BYTES_DOWN,
+    Q_RAW_UP, Q_RAW_ENTROPY, Q_RAW_N, Q_ECHO_CHANGES, Q_ECHO_N, Q_ECHO_BYTES,
+    Q_SSH_MORE, Q_STARTS, N_PAIR_COUNTERS,
+) = range(27)  # fmt: skip
 N_PAIR = P_COUNTERS + 2 * N_PAIR_COUNTERS
 
 # --- targets, int64[rows, N_TARGET]: what one host asks of many ----------------------------------------------------
@@ -75,5 +77,7 @@ LATEST_NS = 1 << 62
 FAR_NS = 60 * SECOND_NS
 BEHIND_MAX = 4096
 ENTROPY_UNIT = 1024.0
+LABEL_BYTES = 32  # of a name's first label that its entropy is made of
+LABELS_PER_S = 200  # of a host: more names than that are a sample
 SSH_PROMPTS = 3  # passwords that OpenSSH's client asks its user for in a session (NumberOfPasswordPrompts)
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32

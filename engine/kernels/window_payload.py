@@ -4,7 +4,7 @@ import numpy as np
 
 from engine import packets as k
 from engine.constants import PROTO_TCP
-from engine.jit import be32, be64, helper
+from engine.jit import be32, be64, helper, u8
 from engine.kernels.window_layout import (
     A_IP,
     A_LAST,
@@ -13,6 +13,8 @@ from engine.kernels.window_layout import (
     B_PAYLOAD,
     B_SERVED,
     B_SYN,
+    C_DNS_ENTROPY,
+    C_DNS_LABELS,
     E_ASKED,
     E_IP,
     E_MAC,
@@ -23,8 +25,10 @@ from engine.kernels.window_layout import (
     F_BITS,
     F_SSH,
     F_WORD,
+    H_COUNTERS,
+    LABEL_BYTES,
+    LABELS_PER_S,
     P_COUNTERS,
-    P_EPOCH,
     P_RAW_PORT,
     P_SSH_PORT,
     PORT_ARP,
@@ -87,9 +91,27 @@ def read_payload(arena, start, end, payload, slot, pair, from_client, proto, app
                     pairs[pair, q + Q_ECHO_CHANGES] += 1
                 flows[slot, F_WORD] = word
         return
-    if (state[S_HALF] >> 1) // 60 != pairs[pair, P_EPOCH]:
-        touch_pair(pair, pairs, pair_list, state)
     pairs[pair, q + (Q_UP if from_client else Q_DOWN)] += payload
+
+
+@helper
+def note_label(arena, start, end, src, hosts):
+    """Entropy of the first label of the name that a DNS query asks for, bits per character (RFC 1035 4.1.2)."""
+    at = H_COUNTERS
+    if end - start < 17 or u8(arena, start + 2) & 0x80 or hosts[src, at + C_DNS_LABELS] >= LABELS_PER_S:
+        return
+    first = start + 13
+    n = min(u8(arena, start + 12), LABEL_BYTES, end - first)
+    if n < 1:
+        return
+    total = 0.0
+    for i in range(n):
+        same = 0.0
+        for j in range(i):
+            same += 1.0 if u8(arena, first + j) == u8(arena, first + i) else 0.0
+        total += (same + 1.0) * np.log2(same + 1.0) - (same * np.log2(same) if same > 0.0 else 0.0)
+    hosts[src, at + C_DNS_LABELS] += 1
+    hosts[src, at + C_DNS_ENTROPY] += np.int64(max(0.0, np.log2(n) - total / n) * ENTROPY_UNIT)
 
 
 # F_SSH: length of a refusal << 16 | replies after the keys << 8 | 1 the client has spoken since | 2 keys | 4 over.
@@ -128,7 +150,9 @@ def _ssh(arena, start, end, payload, slot, pair, from_client, port, flows, pairs
 
 
 @helper
-def note_arp(i, short, address, source, arp_tags, arps, events, target_tags, targets, target_list, seen, seeds, state):
+def note_arp(
+    i, has_mac, short, address, source, arp_tags, arps, events, target_tags, targets, target_list, seen, seeds, state,
+):  # fmt: skip
     """A request asks for a target; request and reply claim an address, which a rival may have (RFC 826)."""
     ip, wanted = address[k.A_ARP_SRC, i], address[k.A_ARP_DST, i]
     if ip == 0:
@@ -143,6 +167,8 @@ def note_arp(i, short, address, source, arp_tags, arps, events, target_tags, tar
         )
         add_distinct(targets, target, T_FAILED, T_FAILED_OLD, note(seen, mix(th, hw, seeds), epoch))
         targets[target, T_LAST_LO] = np.int64(wanted)
+    if not has_mac:  # another link type than Ethernet: nobody knows who claims it
+        return
     row, new, evicted = claim(arp_tags, h, (state[S_HALF] >> 1))
     mac = np.int64(address[k.A_SRC_MAC, i])
     if new:

@@ -14,7 +14,6 @@ from engine.kernels.window_layout import (
     H_META,
     H_SECOND,
     N_COUNTERS,
-    N_HOST,
     N_PAIR,
     N_PAIR_COUNTERS,
     N_TARGET,
@@ -38,6 +37,7 @@ from engine.kernels.window_layout import (
     S_PAIRS,
     S_TARGETS,
     S_TICK,
+    SECOND_NS,
     T_EPOCH,
     T_FAILED,
     T_FAILED_OLD,
@@ -67,7 +67,7 @@ def host_row(h, hi, lo, meta, tags, hosts, touched, state):
     if new:
         state[S_EVICTED] += 1 if evicted else 0
         listed = hosts[row, H_LISTED]
-        for w in range(N_HOST):
+        for w in range(H_COUNTERS + N_COUNTERS):  # five seconds and minute: `_roll` begins them
             hosts[row, w] = 0
         state[S_ID] += 1
         hosts[row, H_HI], hosts[row, H_LO], hosts[row, H_META] = hi, lo, meta
@@ -86,14 +86,22 @@ def host_row(h, hi, lo, meta, tags, hosts, touched, state):
 def _roll(row, second, hosts):
     """Add the ended second to five seconds and minute, or begin those anew."""
     old = hosts[row, H_SECOND]
+    keep = np.int64(0 if in_first_second(row, hosts) else -1)
     hosts[row, H_SECOND] = second
-    five, minute = old // 5 == second // 5, old // 60 == second // 60
+    five = np.int64(-1 if old // 5 == second // 5 else 0)
+    minute = np.int64(-1 if old // 60 == second // 60 else 0)
     for c in range(N_COUNTERS):
         at = H_COUNTERS + c
         value = hosts[row, at]
         hosts[row, at] = 0
-        hosts[row, at + N_COUNTERS] = hosts[row, at + N_COUNTERS] + value if five else 0
-        hosts[row, at + 2 * N_COUNTERS] = hosts[row, at + 2 * N_COUNTERS] + value if minute else 0
+        hosts[row, at + N_COUNTERS] = ((hosts[row, at + N_COUNTERS] & keep) + value) & five
+        hosts[row, at + 2 * N_COUNTERS] = ((hosts[row, at + 2 * N_COUNTERS] & keep) + value) & minute
+
+
+@helper
+def in_first_second(row, hosts):
+    """True until `_roll` has begun the row's five seconds and minute: before, their words are an earlier host's."""
+    return hosts[row, H_FIRST] // SECOND_NS == hosts[row, H_SECOND]
 
 
 @helper

@@ -35,14 +35,43 @@ def set_of(tags, h):
 
 
 @helper
+def _way_of(tags, at, key):
+    """Where in a set a key is, -1 for nowhere."""
+    for way in range(WAYS):
+        if tags[at, way] >> 16 == key:
+            return np.int64(way)
+    return np.int64(-1)
+
+
+@helper
+def _oldest(tags, at, now):
+    """(the way that was quiet longest or is free, how long, _AGE + 1 when it is free)."""
+    oldest = np.int64(0)
+    age = np.int64(-1)
+    for way in range(WAYS):
+        entry = tags[at, way]
+        quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
+        oldest = np.int64(way) if quiet > age else oldest
+        age = max(age, quiet)
+    return oldest, age
+
+
+@helper
 def find(tags, h):
     """The row of a hash, -1 when it is not there. tags: int64[sets, 8]."""
     at = set_of(tags, h)
-    key = np.int64(h & np.uint64(_KEY)) | 1
-    for way in range(WAYS):
-        if tags[at, way] >> 16 == key:
-            return at * WAYS + way
-    return np.int64(-1)
+    way = _way_of(tags, at, np.int64(h & np.uint64(_KEY)) | 1)
+    return at * WAYS + way if way >= 0 else np.int64(-1)
+
+
+@helper
+def find_or_oldest(tags, h, second):
+    """(the row that `claim` would give, whether the hash is there)."""
+    at = set_of(tags, h)
+    way = _way_of(tags, at, np.int64(h & np.uint64(_KEY)) | 1)
+    if way >= 0:
+        return at * WAYS + way, True
+    return at * WAYS + _oldest(tags, at, second & _AGE)[0], False
 
 
 @helper
@@ -51,17 +80,12 @@ def claim(tags, h, second):
     at = set_of(tags, h)
     key = np.int64(h & np.uint64(_KEY)) | 1
     now = second & _AGE
-    oldest = np.int64(0)
-    age = np.int64(-1)
-    for way in range(WAYS):
-        entry = tags[at, way]
-        if entry >> 16 == key:
-            if entry & _AGE != now:
-                tags[at, way] = key << 16 | now
-            return at * WAYS + way, False, False
-        quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
-        if quiet > age:
-            oldest, age = np.int64(way), quiet
+    way = _way_of(tags, at, key)
+    if way >= 0:
+        if tags[at, way] & _AGE != now:
+            tags[at, way] = key << 16 | now
+        return at * WAYS + way, False, False
+    oldest, age = _oldest(tags, at, now)
     tags[at, oldest] = key << 16 | now
     return at * WAYS + oldest, True, age <= _AGE
 
@@ -75,15 +99,10 @@ def note(seen, h, epoch):
     at = set_of(seen, h)
     key = np.int64(h & np.uint64(_KEY)) | 1
     now = epoch & _AGE
-    oldest = np.int64(0)
-    age = np.int64(-1)
-    for way in range(WAYS):
-        entry = seen[at, way]
-        quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
-        if entry >> 16 == key:
-            seen[at, way] = key << 16 | now
-            return KNOWN if quiet == 0 else (MOVED if quiet == 1 else NEW)
-        if quiet > age:
-            oldest, age = np.int64(way), quiet
-    seen[at, oldest] = key << 16 | now
+    way = _way_of(seen, at, key)
+    if way >= 0:
+        quiet = (now - seen[at, way]) & _AGE
+        seen[at, way] = key << 16 | now
+        return KNOWN if quiet == 0 else (MOVED if quiet == 1 else NEW)
+    seen[at, _oldest(seen, at, now)[0]] = key << 16 | now
     return NEW

@@ -37,8 +37,12 @@ from engine.kernels.window_layout import (
     N_PAIR,
     N_TRACK,
     P_COUNTERS,
+    P_EPOCH,
     P_ID,
     PROBE_SYN,
+    Q_BYTES_UP,
+    Q_PACKETS_UP,
+    Q_STARTS,
     Q_UP,
     RESET,
     S_BEHIND,
@@ -56,9 +60,9 @@ from engine.kernels.window_layout import (
     WAITING,
 )  # fmt: skip
 from engine.kernels.window_outcomes import expire, note_unreachable, settle, wait_for
-from engine.kernels.window_payload import note_arp, read_payload
-from engine.kernels.window_rows import host_row, pair_row
-from engine.kernels.window_tables import WAYS, find, mix, set_of
+from engine.kernels.window_payload import note_arp, note_label, read_payload
+from engine.kernels.window_rows import host_row, pair_row, touch_pair
+from engine.kernels.window_tables import WAYS, find_or_oldest, mix, set_of
 
 
 @helper
@@ -98,24 +102,31 @@ def hash_hosts(address, short, present, count, source, seeds, hashes):
 
 
 @helper
-def _fetch(i, count, slot_of, flows, hashes, host_tags, hosts, pairs):
+def _fetch(i, count, slot_of, flows, hashes, host_tags, hosts, pairs, state):
     """Bring nearer what a few rows later will be read."""
     if i + 8 < count:
         prefetch(host_tags, set_of(host_tags, hashes[0, i + 8]) * WAYS)
         prefetch(host_tags, set_of(host_tags, hashes[1, i + 8]) * WAYS)
         prefetch(flows, np.int64(slot_of[i + 8]) * N_TRACK)
     if i + 4 < count:
+        second = state[S_HALF] >> 1
         slot = np.int64(slot_of[i + 4])
         if slot >= 0:
             at = flows[slot, F_PAIR] * N_PAIR
             prefetch(pairs, at)
             prefetch(pairs, at + P_COUNTERS + Q_UP)
         for side in range(2):
-            row = find(host_tags, hashes[side, i + 4])
-            if row >= 0:
-                at = row * N_HOST
-                prefetch(hosts, at)
-                prefetch(hosts, at + H_COUNTERS + 8 * side)
+            h = hashes[side, i + 4]
+            if h == 0:
+                continue
+            row, known = find_or_oldest(host_tags, h, second)
+            at = row * N_HOST
+            prefetch(hosts, at)
+            prefetch(hosts, at + H_COUNTERS + 8 * side)
+            if not known:
+                prefetch(hosts, at + H_COUNTERS + 8 * (1 - side))
+                prefetch(hosts, at + H_COUNTERS + 16)
+                prefetch(hosts, at + H_COUNTERS + 24)
 
 
 @kernel
@@ -135,7 +146,7 @@ def follow(
         seen: int64[sets, 8]. arp_events: int64[events, N_ARP_EVENT]. seeds: uint64[3]. state: see above.
     """
     for i in range(first, count):
-        _fetch(i, count, slot_of, flows, hashes, host_tags, hosts, pairs)
+        _fetch(i, count, slot_of, flows, hashes, host_tags, hosts, pairs, state)
         if advance(long[k.L_TS, i] * 1000 + np.int64(short[k.S_TS_NANOS, i]), state):
             return i, RESET
         if state[S_HALF] == MISSING:
@@ -151,6 +162,7 @@ def follow(
             if flags & k.HAS_ARP:
                 note_arp(
                     i,
+                    flags & k.HAS_MAC != 0,
                     short,
                     address,
                     source,
@@ -194,7 +206,8 @@ def follow(
         count_hosts(src, dst, wire, payload, proto, dport, icmp, entropy[i] if flags & k.HAS_ENTROPY else -1.0, hosts)
 
         flow = long[k.L_FLOW_ID, i]
-        if flows[slot, F_FLOW] != flow:
+        begins = flows[slot, F_FLOW] != flow
+        if begins:
             begin_flow(
                 slot, flow, src, dst, hs, hd, s_hi, s_lo, d_hi, d_lo, meta, proto, sport, dport, tcp, icmp, flows,
                 hosts, pair_tags, pairs, waits, seen, seeds, state,
@@ -208,6 +221,14 @@ def follow(
             else:
                 pair = pair_row(hd, hs, d_hi, d_lo, s_hi, s_lo, meta, pair_tags, pairs, seeds, state)
             flows[slot, F_PAIR], flows[slot, F_PAIR_ID] = pair, pairs[pair, P_ID]
+        if pair >= 0:
+            if (state[S_HALF] >> 1) // 60 != pairs[pair, P_EPOCH]:
+                touch_pair(pair, pairs, pair_list, state)
+            down = 0 if from_client else 1
+            pairs[pair, P_COUNTERS + Q_PACKETS_UP + down] += 1
+            pairs[pair, P_COUNTERS + Q_BYTES_UP + down] += wire
+            if begins and bits & B_WAITS:
+                pairs[pair, P_COUNTERS + Q_STARTS] += 1
         out = np.int64(-1)  # 0 answered, 1 refused
         if tcp >= 0:
             bits, out = count_segment(slot, tcp, payload, from_client, bits, src, dst, dport, hosts)
@@ -228,6 +249,8 @@ def follow(
         if payload > 0 and flags & k.IS_LATER_FRAGMENT == 0:
             start, end = np.int64(int_[k.I_PAYLOAD, i]), np.int64(int_[k.I_PAYLOAD_END, i])
             app = np.int64(short[k.S_APP, i]) if flags & k.HAS_APP else np.int64(0)
+            if dport == 53 and proto == PROTO_UDP:
+                note_label(arena, start, end, src, hosts)
             if pair >= 0:
                 read_payload(
                     arena, start, end, payload, slot, pair, from_client, proto, app, apps[0], icmp,

@@ -21,13 +21,12 @@ import analytics
 from analytics.compaction import compact
 from analytics.listing import live_segments
 from analytics.merge_jobs import Compactor, Done, Plan
-from analytics.queries import Snapshots
 from engine.config import LakeConfig
 from engine.errors import StoreError
 from engine.tables import arrow_schema
 from engine.writer import TableWriter, init_lake, run_name
 from tests.analytics.small_lake import NOON, make_lake, segment
-from tests.lakes import packets_table, write_lake, write_segment
+from tests.lakes import packets_table, write_segment
 
 AT_ONCE = Plan(older_s=0, grace_s=0, least=2)
 HOURS = 8
@@ -322,22 +321,6 @@ def test_kill__at_random_moments_leaves_the_lake_right(tmp_path: Path) -> None:
 
 
 # --- the dashboard ---------------------------------------------------------------------------------------------------
-def test_snapshots__totals_stay_when_segments_are_merged(tmp_path: Path) -> None:
-    end = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    write_lake(tmp_path, 5000, 300, end)
-    snapshots = Snapshots(tmp_path, clock=lambda: end.timestamp() + next(ticks), read_s=60)
-    ticks = iter(x * 1.01 for x in range(100))
-    before = snapshots.snapshot(300)
-    with Compactor(tmp_path, AT_ONCE, print, later) as compactor:
-        compactor.begin()
-        while compactor.advance():
-            now = snapshots.snapshot(300)
-            assert now["kpi"]["packets"] == before["kpi"]["packets"]
-            assert now["unreadable"] == []
-    after = snapshots.snapshot(300)
-    for part in ("mix", "talkers"):
-        assert after[part] == before[part]
-    assert after["kpi"]["packets"] == 5000 == before["kpi"]["packets"]
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import applications as stage
-from engine.applications import Applications, Names
+from engine.applications import Applications
 from engine.config import FlowsConfig
 from engine.dissect import APP_NAMES, APPLICATIONS
 from engine.dissect.base import TCP, UDP, Application, Flow, Message, Pattern, Verdict
@@ -18,6 +18,7 @@ from engine.flow_row import N_WORDS, R_FLOW_ID, R_NAME
 from engine.jit import kernel
 from engine.kernels.patterns import match_payload
 from engine.patterns import compile_patterns
+from engine.server_names import Names
 from tests import builders as b
 from tests.dissecting import matches
 from tests.flowing import Run
@@ -122,20 +123,20 @@ def test_application__parts_cut_in_the_batch_that_showed_it_have_it_too() -> Non
 
 # --- bounds -------------------------------------------------------------------------------------------------------
 def test_budget__what_it_does_not_allow_is_counted_as_missed() -> None:
-    applications = Applications(budget=1e-9)
+    applications = Applications(budget=1e-9, kernels=False)
     frames = [(i / 1000, udp(b.dns_query("a.example", i), port=2000 + i)) for i in range(200)]
     Run(applications=applications).send(frames).close()
     counts = applications.take_counts()
     assert counts.messages + counts.missed == 200
     assert counts.missed >= 150
-    Run(applications=(unlimited := Applications())).send(frames).close()
+    Run(applications=(unlimited := Applications(kernels=False))).send(frames).close()
     assert unlimited.take_counts().messages == 200
     assert len(unlimited.take_rows()["dns"]) == 200
 
 
 def test_open__parsers_are_bounded_and_the_oldest_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_MAX_OPEN", 50)
-    applications = Applications()
+    applications = Applications(kernels=False)
     run = Run(applications=applications)
     run.send([(i / 1000, udp(b.dns_query("a.example", i), port=2000 + i)) for i in range(200)])
     assert len(applications._open) <= 50

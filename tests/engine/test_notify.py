@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -31,39 +28,10 @@ from engine.notify.message import Message, digest, single
 from engine.notify.outbox import FOLDER, Outbox
 from engine.notify.sender import TargetSender
 from tests.commands import ROOT, engine
+from tests.receivers import Mailbox, Web, free_port, wait_for
 
 NOON = 1_795_521_600_000_000
 SECRET = "s3cr3tTokenOfOurs"
-
-
-class Web:
-    """An HTTP endpoint that remembers what it was sent."""
-
-    def __init__(self, delay_s: float = 0.0, status: int = 200) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.status = status
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                time.sleep(delay_s)
-                if outer.status == 200:
-                    outer.got.append(json.loads(body) | {"path": self.path})
-                self.send_response(outer.status)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"json://127.0.0.1:{self.port}/{SECRET}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -71,15 +39,6 @@ def web() -> Iterator[Web]:
     endpoint = Web()
     yield endpoint
     endpoint.close()
-
-
-class Mailbox:
-    def __init__(self) -> None:
-        self.mails: list[Any] = []
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 — aiosmtpd's name
-        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
-        return "250 OK"
 
 
 def finding(n: int = 0, **given: Any) -> Finding:
@@ -96,22 +55,14 @@ def finding(n: int = 0, **given: Any) -> Finding:
 def stage_for(lake: Path, *targets: TargetConfig, **given: Any) -> AlertStage:
     lake.mkdir(exist_ok=True)
     notify = NotifyConfig(targets=targets)
-    stage = AlertStage(lake, EngineConfig(lake=LakeConfig(sensor="s1"), notify=notify, **given), "run", lambda _: None)
+    config = EngineConfig(lake=LakeConfig(sensor="s1"), notify=notify, **given)
+    stage = AlertStage(lake, config, "run", lambda _: None, poll_s=0.05)
     stage.live = True
     return stage
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def wait_for(what: Any, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def hook(web: Web, path: str = SECRET) -> str:
+    return f"json://127.0.0.1:{web.port}/{path}"
 
 
 def waiting(lake: Path, target: str) -> list[Path]:
@@ -137,12 +88,12 @@ def test_webhook_and_mail__routed_by_severity_and_kind(tmp_path: Path, web: Web)
     try:
         stage = stage_for(
             tmp_path,
-            TargetConfig(name="hook", url=web.url, min_severity="medium", on_close=True),
+            TargetConfig(name="hook", url=hook(web), min_severity="medium", on_close=True),
             TargetConfig(
                 name="mail", url=f"mailto://127.0.0.1:{port}?from=engine@lake.test&to=ops@lake.test&mode=insecure",
                 min_severity="critical",
             ),
-            TargetConfig(name="beacons", url=web.url + "/beacons", kinds=("beacon",)),
+            TargetConfig(name="beacons", url=hook(web, "beacons"), kinds=("beacon",)),
         )  # fmt: skip
         stage.take([finding(1), finding(2, severity="low"), finding(3, kind="syn_flood", severity="critical")], NOON)
         wait_for(lambda: len(web.got) == 2 and len(box.mails) == 1)
@@ -160,11 +111,12 @@ def test_webhook_and_mail__routed_by_severity_and_kind(tmp_path: Path, web: Web)
     assert sum(m["title"].startswith("over: ") for m in web.got) == 3
     assert "CRITICAL syn_flood" in box.mails[0]["subject"]
     assert not waiting(tmp_path, "hook")
-    assert not (tmp_path / FOLDER / "beacons").exists()
+    assert not waiting(tmp_path, "beacons")
+    assert {m["path"] for m in web.got} == {f"/{SECRET}"}
 
 
 def test_burst__becomes_one_message(tmp_path: Path, web: Web) -> None:
-    stage = stage_for(tmp_path, TargetConfig(name="hook", url=web.url, burst=5))
+    stage = stage_for(tmp_path, TargetConfig(name="hook", url=hook(web), burst=5))
     stage.take([finding(n) for n in range(50)], NOON)
     wait_for(lambda: sum(len(m["incidents"]) for m in web.got) == 50, timeout_s=90)
     stage.close()
@@ -180,11 +132,11 @@ def test_slow_and_dead_endpoints__slow_nothing_down(tmp_path: Path, web: Web) ->
     dead = free_port()
     stage = stage_for(
         tmp_path,
-        TargetConfig(name="slow", url=slow.url),
+        TargetConfig(name="slow", url=hook(slow)),
         TargetConfig(name="silent", url=f"json://127.0.0.1:{silent.getsockname()[1]}/"),
         TargetConfig(name="dead", url=f"json://127.0.0.1:{dead}/"),
         TargetConfig(name="nowhere", url="json://no.such.host.invalid/"),
-        TargetConfig(name="good", url=web.url),
+        TargetConfig(name="good", url=hook(web)),
     )
     stage.take([], NOON)
     began = time.monotonic()
@@ -211,8 +163,9 @@ def test_name_that_cannot_be_looked_up__keeps_nobody_waiting(
         "socket.getaddrinfo = lambda host, *a, **k: time.sleep(600) if 'hangs' in host else look_up(host, *a, **k)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setattr(notify_process, "LAST_TRY_S", 1.0)
     hanging = TargetConfig(name="hanging", url="json://hangs.test/")
-    stage = stage_for(tmp_path / "lake", hanging, TargetConfig(name="good", url=web.url))
+    stage = stage_for(tmp_path / "lake", hanging, TargetConfig(name="good", url=hook(web)))
     stage.take([finding(1)], NOON)
     wait_for(lambda: len(web.got) == 1)
     notifier = stage._outlets._notifier  # type: ignore[union-attr]
@@ -227,7 +180,7 @@ def test_name_that_cannot_be_looked_up__keeps_nobody_waiting(
 def test_queue__survives_a_restart(tmp_path: Path, web: Web) -> None:
     port = web.port
     web.close()
-    stage = stage_for(tmp_path, TargetConfig(name="hook", url=web.url))
+    stage = stage_for(tmp_path, TargetConfig(name="hook", url=hook(web)))
     stage.take([finding(1), finding(2)], NOON)
     wait_for(lambda: len(waiting(tmp_path, "hook")) == 2)
     notifier = stage._outlets._notifier  # type: ignore[union-attr]
@@ -236,7 +189,7 @@ def test_queue__survives_a_restart(tmp_path: Path, web: Web) -> None:
     stage.close()
     assert len(waiting(tmp_path, "hook")) == 2
     again = Web()
-    target = TargetConfig(name="hook", url=again.url)
+    target = TargetConfig(name="hook", url=hook(again))
     assert port != again.port
     following = stage_for(tmp_path, target)
     following.take([], NOON)
@@ -271,14 +224,14 @@ def _runs(pid: int) -> bool:
 
 def test_secrets__stand_nowhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     web = Web(status=500)
-    target = TargetConfig(name="hook", url=web.url)
+    target = TargetConfig(name="hook", url=hook(web))
     stage = stage_for(tmp_path / "lake", target)
     stage.take([finding(1)], NOON)
     wait_for(lambda: waiting(tmp_path / "lake", "hook"))
     notifier = stage._outlets._notifier  # type: ignore[union-attr]
     assert notifier is not None
     shown = Path(f"/proc/{notifier.pid}/cmdline").read_bytes() + Path(f"/proc/{notifier.pid}/environ").read_bytes()
-    time.sleep(2)
+    wait_for(lambda: web.refused)
     stage.close()
     web.close()
     said = "".join(capfd.readouterr())
@@ -427,7 +380,7 @@ def test_apprise__what_it_does_not_take_is_a_line() -> None:
 def test_command__notify_test(tmp_path: Path, web: Web) -> None:
     config = tmp_path / "engine.toml"
     config.write_text(
-        f'[[notify.targets]]\nname = "good"\nurl = "{web.url}"\n'
+        f'[[notify.targets]]\nname = "good"\nurl = "{hook(web)}"\n'
         f'[[notify.targets]]\nname = "bad"\nurl = "json://127.0.0.1:1/{SECRET}"\n'
     )
     done = engine("notify", "test", "--config", config, "--to", "good")
@@ -511,7 +464,7 @@ def test_eve__file_rotates_and_is_bounded(tmp_path: Path) -> None:
     text = "x" * 900
     for first in range(0, 3000, 500):
         stage.take([finding(why=text, src_ip=f"10.{n >> 8}.{n & 255}.1") for n in range(first, first + 500)], NOON)
-        time.sleep(0.3)
+        wait_for(stage._outlets._queue.empty)  # type: ignore[union-attr]
     stage.close()
     assert stage.not_told == 0
     files = sorted(p.name for p in path.parent.iterdir())
@@ -523,6 +476,36 @@ def test_eve__file_rotates_and_is_bounded(tmp_path: Path) -> None:
     assert record["alert"]["severity"] == 1
     assert record["alert"]["signature"] == "PacketLake port_scan"
     assert record["timestamp"].startswith("2026-11-24T12:0")
+
+
+def test_eve__a_file_that_was_moved_is_made_anew(tmp_path: Path) -> None:
+    path, moved = tmp_path / "eve.json", tmp_path / "eve.json-20261124"
+    stage = stage_for(tmp_path / "lake", eve=EveConfig(file=str(path)))
+    stage.take([finding(1)], NOON)
+    wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
+    path.rename(moved)  # as logrotate does
+    stage.take([finding(2)], NOON)
+    wait_for(lambda: path.exists() and path.read_text().endswith("\n"))
+    path.unlink()
+    stage.take([finding(3)], NOON)
+    stage.close()
+    assert [json.loads(p.read_text())["src_ip"] for p in (moved, path)] == ["10.0.0.1", "10.0.0.3"]
+
+
+def test_eve__syslog_receiver_that_was_restarted(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "lake").mkdir()
+    config = EngineConfig(eve=EveConfig(syslog=f"unix://{tmp_path}/log"))
+    stage = AlertStage(tmp_path / "lake", config, "run", lambda _: None, lambda _level, text: said.append(text), 0.05)
+    for n in (1, 2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(str(tmp_path / "log"))
+            receiver.settimeout(10)
+            stage.take([finding(n)], NOON)
+            assert f'"src_ip":"10.0.0.{n}"' in receiver.recv(65_536).decode()
+        (tmp_path / "log").unlink()
+    stage.close()
+    assert (stage.not_told, said) == (0, [])
 
 
 def test_eve__layout_of_a_signature() -> None:
@@ -569,7 +552,7 @@ def test_eve__a_place_that_cannot_be_written_is_said_once(tmp_path: Path) -> Non
 
 
 def test_replay__notifies_nobody(tmp_path: Path, web: Web) -> None:
-    stage = stage_for(tmp_path, TargetConfig(name="hook", url=web.url))
+    stage = stage_for(tmp_path, TargetConfig(name="hook", url=hook(web)))
     stage.live = False
     stage.take([finding(1)], NOON)
     stage.close()

@@ -99,7 +99,7 @@ def test_replay__stopped_while_a_compressed_pipe_is_silent(tmp_path: Path) -> No
 
 
 def test_dashboard__of_a_lake_that_is_not_ours_says_who_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(_: Path) -> str:
+    def forbidden(_lake: Path, _user: str) -> str:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("webui.auth.issue_token", forbidden)

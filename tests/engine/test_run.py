@@ -147,6 +147,39 @@ def test_run__under_overload_every_frame_is_a_row_or_a_counted_drop(
     assert "kernel" in running.log.read_text()
 
 
+@pytest.mark.timeout(300)
+def test_run__at_three_times_what_it_can_do_gives_up_in_order_and_counts_all(
+    wire: Wire, tmp_path: Path, traffic: tuple[Path, int]
+) -> None:
+    lake = tmp_path / "lake"
+    running = start(wire, lake, "--buffer", "2")
+    sender = background_traffic(wire, traffic[0], 1_000_000)  # more than anything here takes
+    for _ in range(50):  # the engine gets a third of the time
+        running.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.04)
+        running.process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+    sender.kill()
+    sender.wait()
+    time.sleep(0.5)
+    assert running.process.poll() is None
+    assert running.stop(signal.SIGTERM) == 0
+    got = stats(lake)
+    own = got["drop_unread_at_stop"] + got["drop_not_written"] + got["drop_rows_shed"]
+    assert got["received"] == got["rows"] + got["kernel_drops"] + own
+    assert got["kernel_drops"] + own > 0
+    with analytics.connect(lake) as con:
+        assert con.execute("SELECT count(*) FROM packets").fetchone() == (got["rows"],)
+        frames, scores = con.execute(
+            "SELECT sum(frames_not_stored)::BIGINT, sum(scores_shed)::BIGINT FROM capture_stats"
+        ).fetchone() or (0, 0)  # fmt: skip
+        assert frames >= got["drop_rows_shed"] >= scores
+        undecoded = con.execute("SELECT count(*) FROM packets WHERE flow_id IS NULL").fetchone() or (0,)
+        in_flows = con.execute("SELECT sum(packets)::BIGINT FROM flows").fetchone() or (0,)
+        seen = got["rows"] + got["drop_rows_shed"]
+        assert got["rows"] - undecoded[0] <= in_flows[0] <= seen  # rows that were given up are in flows all the same
+
+
 def test_run__stops_within_5_s_with_a_summary(wire: Wire, tmp_path: Path, traffic: tuple[Path, int]) -> None:
     running = start(wire, tmp_path / "lake")
     sender = background_traffic(wire, traffic[0], 20_000)
@@ -201,7 +234,7 @@ def _poll(lake: str, seconds: float, result: Any) -> None:
 def test_run__two_processes_and_the_dashboard_read_while_it_captures(
     wire: Wire, tmp_path: Path, traffic: tuple[Path, int]
 ) -> None:
-    from analytics.queries import Snapshots
+    from analytics.watch.watch import Watch
 
     lake = tmp_path / "lake"
     running = start(wire, lake)
@@ -211,11 +244,12 @@ def test_run__two_processes_and_the_dashboard_read_while_it_captures(
     readers = [context.Process(target=_poll, args=(str(lake), 6.0, results)) for _ in range(2)]
     for reader in readers:
         reader.start()
-    snapshots = Snapshots(lake)
+    watch = Watch(lake)
     packets = []
     for _ in range(6):
         time.sleep(1)
-        packets.append(snapshots.snapshot(300)["kpi"]["packets"])
+        packets.append(watch.answer("overview", range_text="5m")["kpi"]["packets"])
+    watch.close()
     outcomes = [results.get(timeout=60) for _ in readers]
     for reader in readers:
         reader.join(30)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,17 @@ from sklearn.ensemble import IsolationForest
 from analytics.training import train
 from engine import packets as k
 from engine.config import ScoringConfig
+from engine.drift import Baseline
 from engine.errors import ConfigError
 from engine.forest import Forest, average_depth, flatten
 from engine.jit import is_compiled
 from engine.kernels import forest as kernel
 from engine.kernels import forest_steps as q
-from engine.scoring import Reservoir, Scorer
-from engine.scoring_loop import ScoringLoop, model_path
+from engine.kernels import score_counts as counts
+from engine.models import ModelStore
+from engine.score_stats import ScoreStats
+from engine.scoring import Reservoir, Scorer, WindowSample
+from engine.scoring_loop import KIND, ScoringLoop
 from tests import builders as b
 from tests.builders import ethernet, fill, ipv4, ipv6, tcp, udp
 from tests.commands import ROOT
@@ -277,96 +280,42 @@ def test_reservoir__each_row_has_the_same_chance_and_the_same_rows_give_the_same
     assert ((counts - 200) ** 2 / 200).sum() < 100  # chi-square, 49 degrees: beyond 85 once in a thousand
 
 
-# --- the file ----------------------------------------------------------------------------------------------------
-def test_file__keeps_every_bit(tmp_path: Path) -> None:
-    forest = train(random_rows(2000), 10, 64, (5, 9))
-    path = tmp_path / "m.npz"
-    forest.save(path)
-    loaded = Forest.load(path)
-    for name in Forest.__slots__:
-        assert np.array_equal(getattr(forest, name), getattr(loaded, name)), name
-    assert (loaded.trees, loaded.samples, loaded.rows, loaded.first_us, loaded.last_us) == (10, 64, 2000, 5, 9)
-    assert abs(loaded.made_s - time.time()) < 60
-    assert os.listdir(tmp_path) == ["m.npz"]
-    rows = random_rows(100)
-    assert np.array_equal(score(forest, rows)[0], score(loaded, rows)[0])
+def test_window__holds_the_rows_of_its_minutes_only() -> None:
+    sample, scorer = WindowSample(600, 6), Scorer(rows=4000)
+    assert (sample.seen, len(sample.rows), sample.span_us) == (0, 0, (0, 0))
 
+    def offer(minute: int, protocol: int, rows: int) -> None:
+        batch = packet_batch(rows)
+        batch.present[:] = k.HAS_PROTO
+        batch.short[k.S_PROTO] = protocol
+        batch.long[k.L_TS] = (28_333_333 + minute) * 60_000_000
+        sample.offer(scorer.fill(batch), batch)
 
-def refused(path: Path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        Forest.load(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "delete it" in str(caught.value)
-    return str(caught.value)
+    def shares() -> dict[int, int]:
+        values, counts = np.unique(sample.rows[:, q.F_PROTOCOL] - 1, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
-
-def rewrite(path: Path, **changes: Any) -> Path:
-    """The file with some arrays replaced; a header is given as a dictionary of what changes."""
-    with np.load(path) as file:
-        arrays = dict(file)
-    if isinstance(changes.get("header"), dict):
-        header = json.loads(bytes(arrays["header"])) | changes["header"]
-        changes["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    other = path.with_name("other.npz")
-    np.savez(other, **(arrays | changes))
-    return other
-
-
-def test_file__foreign_and_damaged_ones_are_refused_in_one_line(tmp_path: Path) -> None:
-    forest, path = train(random_rows(500), 5, 64), tmp_path / "m.npz"
-    forest.save(path)
-    assert "another version" in refused(rewrite(path, header={"version": 99}))
-    assert "another version" in refused(rewrite(path, header={"features": ["wirelen"]}))
-    for name, value in (("factor", "nan"), ("samples", None), ("rows", 1e999), ("lowest", float("nan"))):
-        refused(rewrite(path, header={name: value}))
-    refused(rewrite(path, header=np.array([{}], object)))  # a pickle
-    refused(rewrite(path, steps=np.array([None])))
-    steps = forest.steps
-    for column, value in ((q.Q_KIND, 4), (q.Q_FEATURE, N), (q.Q_TO, q.SLOTS), (q.Q_LEFT, -1), (q.Q_RIGHT, 9999)):
-        bad = steps.copy()
-        bad[-1, column] = value
-        refused(rewrite(path, steps=bad))
-    unwritten = steps.copy()
-    unwritten[0] = [q.NODE_NODE, 0, 0, 0, 1, 2]
-    refused(rewrite(path, steps=unwritten))
-    refused(rewrite(path, steps=steps.astype(np.int32)))
-    refused(rewrite(path, steps=steps[:, :5]))
-    refused(rewrite(path, starts=forest.starts[:-1]))
-    refused(rewrite(path, starts=forest.starts[::-1].copy()))
-    refused(rewrite(path, starts=np.zeros(0, np.int64)))
-    refused(rewrite(path, depths=np.full_like(forest.depths, 2**30)))
-    refused(rewrite(path, table=forest.table[:-1]))
-    refused(rewrite(path, table=forest.table * 2))
-    refused(rewrite(path, table=np.full_like(forest.table, np.nan)))
-    refused(tmp_path / "missing.npz")
-    refused(tmp_path)
-    for text in (b"", b"PK\3\4", b"\x93NUMPY", b"not a model", b"\x80\x04K\x01."):
-        path.write_bytes(text)
-        refused(path)
-
-
-def test_file__any_damage_is_refused_or_harmless(tmp_path: Path) -> None:
-    path, damaged = tmp_path / "m.npz", tmp_path / "damaged.npz"
-    train(random_rows(300), 2, 16).save(path)
-    whole, random = path.read_bytes(), np.random.default_rng(1)
-    for number in range(400):
-        data = bytearray(whole)
-        if number % 4 == 0:
-            data = data[: random.integers(0, len(data))]
-        else:
-            for at in random.integers(0, len(data), number % 4):
-                data[at] = random.integers(0, 256)
-        damaged.write_bytes(data)
-        try:
-            forest = Forest.load(damaged)
-        except ConfigError as error:
-            assert "\n" not in str(error)  # noqa: PT017
-        else:
-            assert score(forest, random_rows(10))[0].max() <= 1
+    for minute in range(12):
+        offer(minute, minute, 1000)
+    assert shares() == dict.fromkeys(range(6, 12), 100)
+    assert sample.seen == 6000
+    assert sample.span_us == (28_333_339 * 60_000_000, 28_333_344 * 60_000_000)
+    offer(11, 99, 3000)  # three quarters of the last minute, a third of the window
+    assert abs(shares()[99] - 75) < 25
+    assert len(sample.rows) <= 600
+    offer(14, 50, 1000)  # two minutes without a packet have gone too
+    assert set(shares()) == {9, 10, 11, 99, 50}
+    offer(500, 51, 10)
+    assert shares() == {51: 10}
+    offer(3, 52, 10)  # another savefile, older
+    assert shares() == {52: 10}
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
+def store(lake: Path) -> ModelStore:
+    return ModelStore(lake, "s", KIND)
+
+
 def make_loop(lake: Path, said: list[str], config: ScoringConfig = CONFIG, patient: bool = True) -> ScoringLoop:
     return ScoringLoop(lake, "s", config, lambda level, text: said.append(f"{level}: {text}"), patient, rows=4000)
 
@@ -379,7 +328,7 @@ def test_loop__trains_scores_and_starts_with_the_model_the_next_time(tmp_path: P
     assert not (batch.present & k.HAS_ANOMALY).any()
     loop.take(batch)
     assert loop.forest is not None
-    assert (loop.forest.trees, loop.forest.samples, loop.forest.rows) == (10, 64, 1000)
+    assert (loop.forest.trees, loop.forest.samples, loop.forest.rows) == (10, 64, 900)  # a tenth is held out
     assert (loop.forest.first_us, loop.forest.last_us) == (batch.long[k.L_TS, 0], batch.long[k.L_TS, -1])
     assert (batch.present & k.HAS_ANOMALY).all()
     first, batch.present[:] = batch.anomaly.copy(), 0
@@ -387,8 +336,7 @@ def test_loop__trains_scores_and_starts_with_the_model_the_next_time(tmp_path: P
     assert not batch.present.any()
     assert loop.scored == 900
     loop.close()
-    assert model_path(tmp_path, "s").stat().st_size > 1000
-    assert [p.name for p in model_path(tmp_path, "s").parent.iterdir()] == ["packets.npz"]
+    assert [p.name for p in store(tmp_path).folder.iterdir()] == ["000001.model"]
 
     again, other = make_loop(tmp_path, said), packet_batch(900)
     again.take(other)
@@ -410,39 +358,118 @@ def test_loop__live_rows_do_not_wait_for_the_trainer(tmp_path: Path) -> None:
     assert said == []
 
 
-def test_loop__trains_again_when_the_model_is_old(tmp_path: Path) -> None:
-    path = model_path(tmp_path, "s")
-    path.parent.mkdir(parents=True)
-    old = train(random_rows(500), 3, 16)
-    for age_s, waits in ((30, True), (61, False)):
-        forest = Forest(**{n: getattr(old, n) for n in Forest.__slots__} | {"made_s": time.time() - age_s})
-        forest.save(path)
-        loop = make_loop(tmp_path, [], ScoringConfig(
-            trees=10, samples=64, training_rows=1000, first_after_rows=1000, retrain_minutes=1))  # fmt: skip
-        batch = packet_batch(2000)
-        deadline = time.monotonic() + (1 if waits else 60)
-        while loop.forest is not None and loop.forest.trees == 3 and time.monotonic() < deadline:
-            loop.take(batch)
-            assert (batch.present & k.HAS_ANOMALY).all()  # by the old one, until the new one is there
-            time.sleep(0.05)
+@pytest.mark.parametrize(
+    ("age_s", "minutes", "chosen", "again"),
+    [(30, 1, False, False), (61, 1, False, True), (10**7, 0, False, False), (61, 1, True, False)],
+    ids=["young", "old", "frozen", "chosen"],
+)
+def test_loop__trains_again_when_the_model_is_old(
+    tmp_path: Path, age_s: int, minutes: int, chosen: bool, again: bool
+) -> None:
+    store(tmp_path).add(replace(train(random_rows(500), 3, 16), made_s=time.time() - age_s))
+    if chosen:
+        store(tmp_path).choose(1)
+    loop = make_loop(tmp_path, [], replace(CONFIG, retrain_minutes=minutes))
+    batch = packet_batch(2000)
+    deadline = time.monotonic() + (60 if again else 1)
+    while loop.forest is not None and loop.forest.trees == 3 and time.monotonic() < deadline:
+        loop.take(batch)
+        assert (batch.present & k.HAS_ANOMALY).all()  # by the old one, until the new one is there
+        time.sleep(0.05)
+    assert loop.forest is not None
+    assert (loop.forest.trees, loop.model) == ((10, 2) if again else (3, 1))
+    loop.close()
+
+
+def test_loop__follows_what_operators_add_and_choose(tmp_path: Path) -> None:
+    said: list[str] = []
+    loop, batch = make_loop(tmp_path, said), packet_batch(100)
+
+    def wait_for(model: int) -> None:
+        deadline = time.monotonic() + 10
+        while loop.model != model and time.monotonic() < deadline:
+            loop.take(batch, learn=False)
+            time.sleep(0.1)
+        assert loop.model == model
+
+    for trees in (3, 4):
+        store(tmp_path).add(train(random_rows(500), trees, 16))
+        wait_for(trees - 2)
         assert loop.forest is not None
-        assert loop.forest.trees == (3 if waits else 10)
-        loop.close()
+        assert loop.forest.trees == trees
+    store(tmp_path).choose(1)
+    deadline = time.monotonic() + 10
+    while loop.model != 1 and time.monotonic() < deadline:
+        loop.tick(0)  # while nothing is captured
+        time.sleep(0.1)
+    assert loop.model == 1
+    store(tmp_path).add(train(random_rows(500), 5, 16))
+    store(tmp_path).choose(None)
+    wait_for(3)
+    loop.close()
+    assert said == [
+        "note: anomaly model 1 is in use", "note: anomaly model 2 is in use, in place of 1",
+        "note: anomaly model 1 is in use, in place of 2", "note: anomaly model 3 is in use, in place of 1",
+    ]  # fmt: skip
+
+
+def test_loop__does_not_learn_when_told(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = []
+    loop = ScoringLoop(tmp_path, "s", CONFIG, lambda *_: None, patient=True, rows=4000, emit=rows.extend)
+    bad, good = packet_batch(3000, seed=1), packet_batch(1500, seed=2)
+    for batch in (bad, good):
+        batch.short[k.S_PROTO] = 6 if batch is good else 17
+        batch.present[:] |= k.HAS_PROTO
+    loop.take(bad, learn=False)
+    assert loop.forest is None  # nothing to learn from
+    loop.take(good)
+    assert loop.forest is not None
+    assert loop.forest.rows == 900
+    loop.take(bad, learn=False)
+    assert (bad.present & k.HAS_ANOMALY).all()
+    loop.close()
+    assert sum(int(str(r["not_learned"])) for r in rows) == 6000
+    assert sum(int(str(r["scored"])) for r in rows) == loop.scored == 4500
+    model = store(tmp_path).load(1)
+    edges = model.arrays["feature_edges"][q.F_PROTOCOL]
+    assert set(edges.tolist()) == {6, 7, 32_767}  # all of them TCP
+
+
+def test_loop__learns_during_endless_incidents_until_it_knows_better(tmp_path: Path) -> None:
+    said: list[str] = []
+    loop, bad, good = make_loop(tmp_path, said), packet_batch(3000, seed=1), packet_batch(3000, seed=2)
+    for batch in (bad, good):
+        batch.short[k.S_PROTO] = 6 if batch is good else 17
+        batch.present[:] |= k.HAS_PROTO
+    taken = 0
+    while loop.forest is None:
+        loop.take(bad, learn=False)
+        taken += 3000
+        assert taken <= 20 * CONFIG.first_after_rows
+    assert taken > 9 * CONFIG.first_after_rows
+    assert len(said) == 1
+    assert "learns all the same" in said[0]
+    loop.take(bad, learn=False)
+    deadline = time.monotonic() + 30
+    while loop.model < 2 and time.monotonic() < deadline:  # not before an hour, were the first one clean
+        loop.take(good)
+        time.sleep(0.05)
+    loop.close()
+    assert set(store(tmp_path).load(2).arrays["feature_edges"][q.F_PROTOCOL].tolist()) == {6, 7, 32_767}
 
 
 def test_loop__a_failing_trainer_is_one_line(tmp_path: Path) -> None:
     said: list[str] = []
-    (model_path(tmp_path, "s") / "in the way").mkdir(parents=True)
+    (tmp_path / "models").write_text("in the way")
     loop, batch = make_loop(tmp_path, said), packet_batch(2000)
-    assert len(said) == 1  # a directory is no model
     for _ in range(5):
         loop.take(batch)
     loop.close()
-    assert len(said) == 2
-    assert "packets.npz" in said[1]
-    assert "directory" in said[1]
-    assert "next try in 10 min" in said[1]
-    assert "\n" not in said[1]
+    assert len(said) == 1
+    assert str(tmp_path / "models") in said[0]
+    assert "directory" in said[0]
+    assert "next try in 10 min" in said[0]
+    assert "\n" not in said[0]
     assert not (batch.present & k.HAS_ANOMALY).any()
 
 
@@ -459,15 +486,16 @@ def test_loop__what_cannot_be_started_is_one_line(tmp_path: Path, monkeypatch: p
 
 def test_loop__a_damaged_model_is_replaced(tmp_path: Path) -> None:
     said: list[str] = []
-    path = model_path(tmp_path, "s")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"PK\3\4")
+    store(tmp_path).folder.mkdir(parents=True)
+    store(tmp_path).path(7).write_bytes(b"packetlake-model 1 0000\nnothing")
     loop = make_loop(tmp_path, said)
     assert len(said) == 1
     assert "damaged" in said[0]
     loop.take(packet_batch(2000))
-    assert loop.forest is not None
+    assert loop.model == 8
+    assert loop.stats.refused == 1
     loop.close()
+    assert len(said) == 1
 
 
 def test_loop__close_stops_the_trainer(tmp_path: Path) -> None:
@@ -490,22 +518,27 @@ def test_loop__disabled_does_nothing(tmp_path: Path) -> None:
 
 
 # --- the trainer -------------------------------------------------------------------------------------------------
-def run_trainer(path: Path, data: bytes) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "analytics.training", "--model", str(path), "--trees", "5", "--samples", "32"]
+def run_trainer(lake: Path, data: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [
+        sys.executable, "-m", "analytics.training", "--lake", str(lake), "--sensor", "s", "--trees", "5",
+        "--samples", "32",
+    ]  # fmt: skip
     return subprocess.run(command, input=data, capture_output=True, cwd=ROOT)
 
 
 def test_trainer__takes_rows_from_a_pipe_and_gives_the_same_model_for_the_same_rows(tmp_path: Path) -> None:
     rows = random_rows(400)
     np.save(tmp_path / "rows.npy", rows)
-    done = run_trainer(tmp_path / "m.npz", (tmp_path / "rows.npy").read_bytes())
+    done = run_trainer(tmp_path / "lake", (tmp_path / "rows.npy").read_bytes())
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert np.array_equal(Forest.load(tmp_path / "m.npz").steps, train(rows, 5, 32).steps)
+    made, again = store(tmp_path / "lake").load(1), train(rows, 5, 32)
+    for name, array in again.arrays.items():
+        assert np.array_equal(made.arrays[name], array), name
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b"\x93NUMPY\1\0"])
 def test_trainer__bad_input_is_one_line(tmp_path: Path, data: bytes) -> None:
-    done = run_trainer(tmp_path / "m.npz", data)
+    done = run_trainer(tmp_path, data)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -522,10 +555,12 @@ def test_engine__never_loads_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("values", [{"trees": 0}, {"samples": 15}, {"training_rows": 1}, {"first_after_rows": 0},
-                                    {"retrain_minutes": -1}])  # fmt: skip
-def test_config__out_of_range_is_refused(values: dict[str, int]) -> None:
+                                    {"retrain_minutes": -1}, {"training": "all"}, {"window_minutes": 0},
+                                    {"threshold": 0.0}, {"threshold": float("nan")}, {"alerts_per_hour": -1},
+                                    {"drift_minutes": 0}])  # fmt: skip
+def test_config__out_of_range_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"scoring.{next(iter(values))}"):
-        ScoringConfig(**values)  # type: ignore[arg-type]
+        ScoringConfig(**values)
 
 
 def test_kernels__are_compiled_for_one_layout(tmp_path: Path) -> None:
@@ -534,10 +569,14 @@ def test_kernels__are_compiled_for_one_layout(tmp_path: Path) -> None:
     from engine.warmup import warm_up
 
     warm_up()
-    forest = train(random_rows(300), 3, 16)
-    forest.save(tmp_path / "m.npz")
-    for model in (forest, Forest.load(tmp_path / "m.npz")):
-        Scorer(model).score(packet_batch(100))
-        Scorer(model, rows=100).score(packet_batch(100))
+    model = train(random_rows(300), 3, 16)
+    store(tmp_path).add(model)
+    for one in (model, store(tmp_path).load(1)):
+        Scorer(Forest.of(one)).score(packet_batch(100))
+        Scorer(Forest.of(one), rows=100).score(packet_batch(100))
+        stats = ScoreStats("s", 0.9, 1, lambda _rows: None, lambda *_: None)
+        stats.use(1, Baseline.of(one))
+        stats.take(packet_batch(100), Scorer(rows=100).fill(packet_batch(100)))
     offered([packet_batch(100)], 50)
-    assert [len(f.signatures) for f in (kernel.fill_features, kernel.score, kernel.sample)] == [1, 1, 1]
+    kernels = (kernel.fill_features, kernel.score, kernel.sample, counts.count_scores, counts.count_features)
+    assert [len(f.signatures) for f in kernels] == [1] * 5

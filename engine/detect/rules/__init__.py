@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -18,9 +18,13 @@ from engine.detect.rules.exfiltration import ExfiltrationRule
 from engine.detect.rules.floods import AckFloodRule, IcmpFloodRule, SynFloodRule, UdpFloodRule
 from engine.detect.rules.host_sweep import ArpScanRule, HostSweepRule, PingSweepRule
 from engine.detect.rules.icmp_tunnel import IcmpTunnelRule
+from engine.detect.rules.new_service import NewServiceRule
 from engine.detect.rules.port_scan import PortScanRule
+from engine.detect.rules.python_files import Guarded, load
 from engine.detect.rules.slowloris import SlowlorisRule
+from engine.detect.rules.spikes import PpsSpikeRule
 from engine.detect.rules.unusual import HighEntropyRule, NewHostRule, SourceFloodRule, TooLittleTrafficRule
+from engine.detect.rules.unusual_upload import UnusualUploadRule
 from engine.detect.rules.web_scan import WebScanRule
 from engine.errors import ConfigError
 
@@ -30,12 +34,19 @@ RULES: Final[tuple[type[Rule[Any]], ...]] = (
     DnsTunnelRule, ExfiltrationRule, SshBruteforceRule, HttpBruteforceRule, FtpBruteforceRule, SlowlorisRule,
     ArpSpoofRule, IcmpTunnelRule, BeaconRule, WebScanRule, DhcpStarvationRule, CleartextCredentialsRule,
     HighEntropyRule, SourceFloodRule, NewHostRule, TooLittleTrafficRule,
+    UnusualUploadRule, PpsSpikeRule, NewServiceRule,
 )  # fmt: skip
 
 
-def parameters_of(overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Parameters]:
+def parameters_of(
+    overrides: Mapping[str, Mapping[str, Any]], further: Sequence[type[Rule[Any]]] = ()
+) -> dict[str, Parameters]:
     """The parameters of every rule, with what the configuration overrides. Raises ConfigError in one clear line."""
-    known = {rule.name: rule for rule in RULES}
+    known: dict[str, type[Rule[Any]]] = {}
+    for rule in (*RULES, *further):
+        if rule.name in known:
+            raise ConfigError(f"rule {rule.name} is there twice; give the one of your file another name")
+        known[rule.name] = rule
     for name in overrides:
         if name not in known:
             raise ConfigError(f"unknown rule [rules.{name}]; known are {', '.join(sorted(known))}")
@@ -59,7 +70,18 @@ def _overridden(rule: type[Rule[Any]], given: Mapping[str, Any]) -> Parameters:
     return rule.parameters(**values)
 
 
-def make_rules(overrides: Mapping[str, Mapping[str, Any]]) -> list[Rule[Any]]:
-    """The rules that are enabled."""
-    parameters = parameters_of(overrides)
-    return [rule(parameters[rule.name]) for rule in RULES if parameters[rule.name].enabled]
+def make_rules(
+    overrides: Mapping[str, Mapping[str, Any]], files: Sequence[str] = (),
+    report: Callable[[str, str], None] = lambda _level, _text: None,
+) -> list[Rule[Any]]:  # fmt: skip
+    """The rules that are enabled, those of the operator's files (`python_files`) last. Raises ConfigError."""
+    own = [(path, rule) for path in files for rule in load(path)]
+    parameters = parameters_of(overrides, [rule for _, rule in own])
+    rules: list[Rule[Any]] = [rule(parameters[rule.name]) for rule in RULES if parameters[rule.name].enabled]
+    for path, kind in own:
+        if parameters[kind.name].enabled:
+            try:
+                rules.append(Guarded(kind(parameters[kind.name]), path, report))
+            except Exception as error:  # noqa: BLE001 — whatever its constructor does
+                raise ConfigError(f"rule {kind.name} ({path}): {type(error).__name__}: {error}") from None
+    return rules

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule
-from engine.detect.windows import Tick, address_text
+from engine.detect.windows import Peaks, Tick, address_text
 from engine.kernels import window_layout as w
 
 
@@ -37,6 +37,9 @@ class ArpSpoofRule(Rule[ArpSpoof]):
 
     def forget(self) -> None:
         self._claims.clear()
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.arps > 0
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         for event in tick.arps.tolist():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from engine.detect.finding import Finding
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,10 @@ class Rule(Generic[P]):
 
     def __init__(self, p: P) -> None:
         self.p = p
+
+    def may_find(self, peaks: Peaks) -> bool:
+        """False where `look` at a tick with these peaks would neither find nor learn anything: it is not called."""
+        return True
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         """At the end of a tick; `second`: a second has ended with it."""

@@ -11,8 +11,9 @@ import numpy as np
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule, port_of
 from engine.detect.rules.exfiltration import is_own
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
+from engine.kernels.window_ticks import X_GAP_SUM, X_STARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,9 @@ class Beacon(Parameters):
 class BeaconRule(Rule[Beacon]):
     name = "beacon"
     parameters = Beacon
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[X_STARTS] >= self.p.connections and peaks.pairs[X_GAP_SUM] >= self.p.for_s * 1000
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         p, rows = self.p, tick.pair_rows

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Count, Parameters, Recent, Rule, port_of
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _MINUTE_US: Final = 60_000_000
@@ -52,6 +52,9 @@ class FtpBruteforce(Parameters):
 class SshBruteforceRule(Rule[SshBruteforce]):
     name = "ssh_bruteforce"
     parameters = SshBruteforce
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[w.Q_SSH] >= self.p.refusals or peaks.pairs[w.Q_SSH_MORE] >= self.p.refusals_after_third
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         q = tick.pairs

@@ -12,7 +12,10 @@ from engine.detect.rules.base import Parameters, Recent, Rule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleartextCredentials(Parameters):
-    """Told once per client, server and port in `again_s`: it is a habit, not an attack."""
+    """Told once per client, server and port in `again_s`: it is a habit, not an attack.
+
+    Of SNMP nothing: its communities are in clear by design, and every poll would be an alert (table `snmp` has them).
+    """
 
     again_s: float = 3600.0
 
@@ -20,7 +23,7 @@ class CleartextCredentials(Parameters):
 class CleartextCredentialsRule(Rule[CleartextCredentials]):
     name = "cleartext_credentials"
     parameters = CleartextCredentials
-    tables = ("http", "ftp")
+    tables = ("http", "ftp", "smtp", "pop3", "imap", "ldap")
 
     def __init__(self, p: CleartextCredentials) -> None:
         super().__init__(p)
@@ -30,7 +33,9 @@ class CleartextCredentialsRule(Rule[CleartextCredentials]):
         self._told.clear()
 
     def row(self, table: str, row: dict[str, Any]) -> Iterable[Finding]:
-        if not row.get("has_credentials") and not row.get("password_sent"):
+        # What is read of SMTP's AUTH was not in TLS; other mechanisms than these two send no password.
+        mechanism = row.get("auth") if table == "smtp" else None
+        if not row.get("has_credentials") and not row.get("password_sent") and mechanism not in ("PLAIN", "LOGIN"):
             return
         user = row.get("user") or ""
         if table == "ftp" and user.lower() in ("anonymous", "ftp"):
@@ -41,7 +46,8 @@ class CleartextCredentialsRule(Rule[CleartextCredentials]):
             return
         self._told.put(key, row["ts"])
         src, dst, port = key
-        how = f"HTTP {row.get('auth_scheme') or 'URL'}" if table == "http" else "FTP"
+        detail = row.get("auth_scheme") or "URL" if table == "http" else row.get("auth") if table != "ftp" else ""
+        how = f"{table.upper()} {detail or ''}".strip()
         yield Finding(
             ts=row["ts"], kind=self.name, severity="low", src_ip=src, dst_ip=dst, dst_port=port, proto=6,
             why=f"{src} sent a password in clear to {dst} port {port} ({how})",

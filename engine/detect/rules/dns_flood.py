@@ -12,7 +12,7 @@ from engine.detect.finding import Finding
 from engine.detect.rules.base import Count, Parameters, Recent
 from engine.detect.rules.dns_tunnel import split_name
 from engine.detect.rules.floods import Flood
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _NOTEWORTHY: Final = 20  # queries a second, from which a server's usual rate is learned
@@ -51,7 +51,11 @@ class DnsFloodRule(Flood):
         self._usual.clear()
         self._names.clear()
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.hosts[w.C_IN_DNS] >= _NOTEWORTHY
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        tick = tick.of_hosts(w.C_IN_DNS, _NOTEWORTHY)
         h, p = tick.hosts, self.p
         now = (tick.ts - 1) // 1_000_000
         for n in np.flatnonzero(h[:, w.C_IN_DNS] >= _NOTEWORTHY).tolist():

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from engine.detect.finding import Finding
@@ -41,6 +42,7 @@ def entropy_of(text: str) -> float:
     return -sum(c / n * math.log2(c / n) for c in Counter(text).values()) if n else 0.0
 
 
+@lru_cache(4096)
 def split_name(name: str) -> tuple[str, str]:
     """(what is below the registered domain, the domain). Two labels, or three where the second is short (co.uk)."""
     labels = name.rstrip(".").split(".")

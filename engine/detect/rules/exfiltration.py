@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule, port_of
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 # RFC 1918, 6598, 3927, 4193, 4291.
@@ -56,6 +56,9 @@ class Exfiltration(Parameters):
 class ExfiltrationRule(Rule[Exfiltration]):
     name = "exfiltration"
     parameters = Exfiltration
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[w.Q_RAW_UP] >= self.p.unknown_bytes or peaks.pairs[w.Q_UP] >= self.p.volume_bytes
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         q, p = tick.pairs, self.p

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 
@@ -54,7 +54,8 @@ class UdpFlood(Parameters):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IcmpFlood(Parameters):
-    """Echo requests to one host within a second. ping sends 1, `ping -f` and hping hundreds; ntopng takes 250."""
+    """Echo requests to one host within a second, and whatever else of ICMPv6 is neither error nor reply (denial6 sends
+    reports of listeners). ping sends 1, `ping -f` and hping hundreds; ntopng takes 250."""
 
     requests_per_s: int = 100
 
@@ -77,8 +78,13 @@ class SynFloodRule(Flood):
     name = "syn_flood"
     parameters = SynFlood
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return bool(peaks.hosts[w.C_IN_SYN] >= self.p.syns_per_s)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
-        h, p = tick.hosts, self.p
+        p = self.p
+        tick = tick.of_hosts(w.C_IN_SYN, p.syns_per_s)
+        h = tick.hosts
         syns, done = h[:, w.C_IN_SYN], h[:, w.C_IN_DONE]
         # A port with a majority of the votes has at least half of the SYNs, however they are mixed.
         one_port = h[:, w.C_TOP_VOTES] * 5 >= syns
@@ -94,7 +100,11 @@ class AckFloodRule(Flood):
     name = "ack_flood"
     parameters = AckFlood
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return bool(peaks.hosts[w.C_IN_STRAY] >= self.p.segments_per_s)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        tick = tick.of_hosts(w.C_IN_STRAY, self.p.segments_per_s)
         h = tick.hosts
         for n in np.flatnonzero(h[:, w.C_IN_STRAY] >= self.p.segments_per_s).tolist():
             yield self.finding(
@@ -107,8 +117,13 @@ class UdpFloodRule(Flood):
     name = "udp_flood"
     parameters = UdpFlood
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return bool(peaks.hosts[w.C_IN_UDP] >= self.p.packets_per_s)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
-        h, p = tick.hosts, self.p
+        p = self.p
+        tick = tick.of_hosts(w.C_IN_UDP, p.packets_per_s)
+        h = tick.hosts
         packets, answers = h[:, w.C_IN_UDP], h[:, w.C_OUT_UDP]
         hit = (packets >= p.packets_per_s) & (answers <= packets * p.answered_share)
         hit &= h[:, w.C_IN_DNS] * 2 < packets  # else it is a DNS flood
@@ -127,7 +142,13 @@ class IcmpFloodRule(Flood):
     name = "icmp_flood"
     parameters = IcmpFlood
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return bool(peaks.hosts[w.C_IN_ECHO] >= self.p.requests_per_s)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        tick = tick.of_hosts(w.C_IN_ECHO, self.p.requests_per_s)
         h = tick.hosts
         for n in np.flatnonzero(h[:, w.C_IN_ECHO] >= self.p.requests_per_s).tolist():
-            yield self.finding(tick, n, int(h[n, w.C_IN_ECHO]), 1, "echo requests", threshold=self.p.requests_per_s)
+            proto = 58 if ":" in tick.host(n) else 1
+            what = "ICMP requests"
+            yield self.finding(tick, n, int(h[n, w.C_IN_ECHO]), proto, what, threshold=self.p.requests_per_s)

@@ -9,8 +9,9 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import PROTOCOLS, Parameters, Rule, port_of
-from engine.detect.windows import Tick, address_text
+from engine.detect.windows import Peaks, Tick, address_text
 from engine.kernels import window_layout as w
+from engine.kernels.window_ticks import X_FAILED, X_TRIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,9 @@ class HostSweepRule(Rule[HostSweep]):
     name = "host_sweep"
     parameters = HostSweep
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.targets[X_FAILED] >= min(self.p.distinct_hosts, self.p.distinct_hosts_udp_high)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         t = tick.targets
         failed, tried = t[:, w.T_FAILED] + t[:, w.T_FAILED_OLD], t[:, w.T_TRIED] + t[:, w.T_TRIED_OLD]
@@ -83,6 +87,9 @@ class PingSweepRule(Rule[PingSweep]):
     name = "ping_sweep"
     parameters = PingSweep
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.targets[X_FAILED] >= self.p.distinct_hosts or peaks.targets[X_TRIED] >= self.p.distinct_answering
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         t = tick.targets
         failed, tried = t[:, w.T_FAILED] + t[:, w.T_FAILED_OLD], t[:, w.T_TRIED] + t[:, w.T_TRIED_OLD]
@@ -104,6 +111,9 @@ class PingSweepRule(Rule[PingSweep]):
 class ArpScanRule(Rule[ArpScan]):
     name = "arp_scan"
     parameters = ArpScan
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.targets[X_FAILED] >= self.p.distinct_addresses
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         t = tick.targets

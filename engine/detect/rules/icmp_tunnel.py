@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 
@@ -26,6 +26,9 @@ class IcmpTunnel(Parameters):
 class IcmpTunnelRule(Rule[IcmpTunnel]):
     name = "icmp_tunnel"
     parameters = IcmpTunnel
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[w.Q_ECHO_CHANGES] >= self.p.changes
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         q = tick.pairs

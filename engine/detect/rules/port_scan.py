@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import PROTOCOLS, Parameters, Rule, port_of
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _TYPES: Final = ("syn", "udp", "fin", "xmas", "null")
@@ -22,17 +22,29 @@ class PortScan(Parameters):
 
     Between Maltrail's 10 and the 15 of Zeek's scan script. Failures only, so busy clients of many services do not
     count; at one port a second it is reached in 13 s. A host with a few services down refuses a handful of ports.
+    Of segments that no TCP sends (without flags, FIN alone, FIN with URG) to ports that refuse or keep silent, few are
+    enough: they are made to slip by.
     """
 
     distinct_ports: int = 12
+    odd_ports: int = 3
 
 
 class PortScanRule(Rule[PortScan]):
     name = "port_scan"
     parameters = PortScan
 
+    def may_find(self, peaks: Peaks) -> bool:
+        q = peaks.pairs
+        odd = q[w.Q_PORTS] >= self.p.odd_ports and q[w.Q_XMAS] + q[w.Q_NULL] > 0
+        return bool(q[w.Q_PORTS] >= self.p.distinct_ports or odd)
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
-        for n in np.flatnonzero(tick.pairs[:, w.Q_PORTS] >= self.p.distinct_ports).tolist():
+        q = tick.pairs
+        odd = q[:, w.Q_FIN] + q[:, w.Q_XMAS] + q[:, w.Q_NULL]
+        odd_hit = (odd >= self.p.odd_ports) & (q[:, w.Q_PORTS] >= self.p.odd_ports)
+        odd_hit &= odd > q[:, w.Q_FIN]  # a lone FIN also ends a connection that nobody remembers
+        for n in np.flatnonzero((q[:, w.Q_PORTS] >= self.p.distinct_ports) | odd_hit).tolist():
             pair = tick.pairs[n]
             by_type = {name: int(pair[w.Q_SYN + at]) for at, name in enumerate(_TYPES)}
             technique = max(by_type, key=lambda name: by_type[name])

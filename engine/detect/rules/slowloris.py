@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule, port_of
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 
@@ -26,6 +26,9 @@ class Slowloris(Parameters):
 class SlowlorisRule(Rule[Slowloris]):
     name = "slowloris"
     parameters = Slowloris
+
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[w.Q_SLOW] >= self.p.connections
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         for n in np.flatnonzero(tick.pairs[:, w.Q_SLOW] >= self.p.connections).tolist():

@@ -11,7 +11,7 @@ import numpy as np
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule, port_of
 from engine.detect.rules.exfiltration import is_own
-from engine.detect.windows import Tick
+from engine.detect.windows import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _GAP_US: Final = 60_000_000  # longer silences teach nothing: the clock may have jumped
@@ -62,6 +62,9 @@ class HighEntropyRule(Rule[HighEntropy]):
     name = "high_entropy"
     parameters = HighEntropy
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.pairs[w.Q_RAW_UP] >= self.p.least_bytes
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         q, p = tick.pairs, self.p
         entropy = q[:, w.Q_RAW_ENTROPY] / np.maximum(q[:, w.Q_RAW_N], 1) / w.ENTROPY_UNIT
@@ -84,7 +87,11 @@ class SourceFloodRule(Rule[SourceFlood]):
     name = "source_flood"
     parameters = SourceFlood
 
+    def may_find(self, peaks: Peaks) -> bool:
+        return peaks.hosts[w.C_ATTEMPTS] >= self.p.attempts_per_s and peaks.hosts[w.C_PEERS] >= self.p.peers_per_s
+
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
+        tick = tick.of_hosts(w.C_ATTEMPTS, self.p.attempts_per_s)
         h, p = tick.hosts, self.p
         hit = (h[:, w.C_ATTEMPTS] >= p.attempts_per_s) & (h[:, w.C_PEERS] >= p.peers_per_s)
         for n in np.flatnonzero(hit).tolist():
@@ -112,10 +119,11 @@ class NewHostRule(Rule[NewHost]):
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
         self._learned_s += min(max(0, tick.ts - self._last), _GAP_US) / 1e6 if self._last else 0.0
         self._last = tick.ts
+        if not 0 < tick.peaks.new_hosts <= self.p.most_per_s:
+            return
+        tick = tick.of_hosts(w.C_OUT_PACKETS, 1)
         first = tick.windows.hosts[tick.host_rows, w.H_FIRST]
         new = np.flatnonzero((first // 1000 >= tick.ts - 1_000_000) & (tick.hosts[:, w.C_OUT_PACKETS] > 0))
-        if len(new) > self.p.most_per_s:
-            return
         for n in new.tolist():
             address = tick.host(n)
             if self._known.get(address) or not is_own(address):

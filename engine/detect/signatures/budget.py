@@ -13,11 +13,16 @@ class Budget:
     """`share` of one core, averaged over half a second; 1 or more: no limit."""
 
     def __init__(self, share: float) -> None:
-        self._share = share
+        self._share = self._full_share = share
         self._credit_s = _BURST_S * share
         self._refilled = time.monotonic()
         self._used = 0.0
         self._n = 0
+
+    def limit(self, part: float) -> None:
+        """Allow this part of the share, 0 to 1, until told otherwise; where there is no limit there is none."""
+        if self._full_share < 1:
+            self._share = part * self._full_share
 
     def begin(self) -> None:
         """Work begins: what this thread did since the last look is not charged."""

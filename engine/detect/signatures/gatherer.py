@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.constants import MAX_CAPLEN
 from engine.kernels import payloads as kernel
+from engine.kernels.window_tables import WAYS
 from engine.packets import ROWS_PER_BATCH, FrameBatch, PacketBatch
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Gatherer:
     def __init__(self, join_bytes: int, flows: int, rows: int = ROWS_PER_BATCH) -> None:
         size = 1 << max(3, (flows - 1).bit_length())
         self._limit = join_bytes
+        self._tags: NDArray[np.int64] = np.zeros((size // WAYS, WAYS), np.int64)
         self._entries: NDArray[np.int64] = np.zeros((size, kernel.N_ENTRY), np.int64)
         self._tails: NDArray[np.uint8] = np.zeros(2 * size * kernel.TAIL_BYTES, np.uint8)
         self._buffer: NDArray[np.uint8] = np.zeros(BUFFER_BYTES, np.uint8)
@@ -68,8 +70,8 @@ class Gatherer:
             self.sides = np.zeros(p.count, np.uint8)
         while True:
             first = kernel.gather(
-                frames.arena, p.short, p.int_, p.long, p.address, p.present, first, p.count, self._entries, self._tails,
-                self._limit, self._buffer, self._pieces, self.sides, self._state,
+                frames.arena, p.short, p.int_, p.long, p.address, p.present, first, p.count, self._tags, self._entries,
+                self._tails, self._limit, self._buffer, self._pieces, self.sides, self._state,
             )  # fmt: skip
             count = int(self._state[kernel.S_PIECES])
             if count:

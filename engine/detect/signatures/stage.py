@@ -76,6 +76,10 @@ class Signatures:
         self._budget.charge()
         return self._hits.take(source)
 
+    def limit(self, part: float) -> None:
+        """Candidates get this part of the budget, 0 to 1, until told otherwise."""
+        self._budget.limit(part)
+
     def report(self) -> list[str]:
         """What is used and what is refused, and why."""
         return [

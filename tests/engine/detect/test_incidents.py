@@ -176,12 +176,12 @@ def test_budget__the_rest_is_counted_into_one_incident() -> None:
 
 
 def test_budget__is_severities_own_and_of_the_hour() -> None:
-    low = [at(n, "ml_anomaly", severity="low", src_ip=f"10.1.0.{n}") for n in range(20)]
+    low = [at(n, "anomaly", severity="low", src_ip=f"10.1.0.{n}") for n in range(20)]
     high = [at(30 + n, severity="high", src_ip=f"10.2.0.{n}") for n in range(5)]
-    later = [at(3600 + n, "ml_anomaly", severity="low", src_ip=f"10.3.0.{n}") for n in range(3)]
+    later = [at(3600 + n, "anomaly", severity="low", src_ip=f"10.3.0.{n}") for n in range(3)]
     rows = run([*low, *high, *later], low_budget_per_hour=10, budget_per_hour=5)[0]
     by_kind = [row["kind"] for row in opened(rows)]
-    assert (by_kind.count("ml_anomaly"), by_kind.count("port_scan"), by_kind.count(BUDGET)) == (13, 5, 1)
+    assert (by_kind.count("anomaly"), by_kind.count("port_scan"), by_kind.count(BUDGET)) == (13, 5, 1)
     assert next(row for row in opened(rows) if row["kind"] == BUDGET)["severity"] == "low"
 
 

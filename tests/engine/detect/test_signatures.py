@@ -12,15 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import SignaturesConfig
+from engine.config import FlowsConfig, SignaturesConfig
+from engine.detect.signatures.gatherer import Gatherer
 from engine.detect.signatures.loader import RuleSet, check, load, variables_of
 from engine.detect.signatures.regex import parse_regex
 from engine.detect.signatures.scanner import HyperscanScanner, Pattern, Re2Scanner
 from engine.detect.signatures.stage import Signatures
 from engine.detect.signatures.syntax import Refused
 from engine.errors import ConfigError
-from engine.packets import FrameBatch, PacketBatch
-from tests.builders import ethernet, ipv4, udp
+from engine.flows import FlowTable
+from engine.kernels.payloads import P_ROW
+from engine.packets import HAS_APP, IS_ENCRYPTED, FrameBatch, PacketBatch
+from tests.builders import decoder, ethernet, fill, ipv4, tcp, udp
 from tests.engine.detect.signing import Bench, config_of, datagram, find, hits, rules_of, session, up
 
 pytest.importorskip("hyperscan")
@@ -173,6 +176,21 @@ def test_patterns__a_bad_line_is_refused_by_name() -> None:
     found = RuleSet()
     found.add_patterns("one\thigh\t(?=x)y\ntwo\tvery\tx\nthree x\n", "p.tsv")
     assert [(r.line, r.name) for r in found.refused] == [(1, "one"), (2, "two"), (3, "three x")]
+
+
+def test_gather__of_applications_that_encrypt_only_the_beginning() -> None:
+    frames = fill([ethernet(ipv4(tcp(bytes(1000), 40000, 443, seq=1 + 1000 * n), 6)) for n in range(9)])
+    rows = decoder()[0].decode(frames, PacketBatch(rows=16))
+    table = FlowTable(FlowsConfig(max_flows=1000), lambda ended: ended.release())
+    table.follow(frames, rows)
+    assert _rows_gathered(frames, rows) == set(range(9))
+    rows.present[:9] |= np.uint32(HAS_APP | IS_ENCRYPTED)
+    assert _rows_gathered(frames, rows) == set(range(5))  # what begins within ENCRYPTED_BYTES
+
+
+def _rows_gathered(frames: FrameBatch, rows: PacketBatch) -> set[int]:
+    gathered = Gatherer(8192, 64, rows=16).gather(frames, rows)
+    return {row for part in gathered for row in part.pieces[P_ROW].tolist()}
 
 
 # --- hostile payloads ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from engine.detect.signatures.compiler import KEYWORDS, compile_rule
 from engine.detect.signatures.syntax import Refused, content_bytes, parse_rule, rule_lines
 from tests.builders import SRC4, dns_query, ethernet, ipv4, tcp, vxlan
 from tests.engine.detect.signing import Bench, datagram, datagram6, down, find, hits, ping, rules_of, session, up
+from tests.engine.dissect.hellos import chrome, client_hello, record, u16s, vector
 
 GET = b"GET /a/b.php?id=1%20x HTTP/1.1\r\nHost: WWW.Example.com\r\nUser-Agent: curl/8\r\n\r\n"
 QUERY = [datagram(dns_query("bad.Example.org"), 5000, 53)]
@@ -29,6 +31,18 @@ def _c(options: str) -> str:
 
 
 ABC = session(b"abcXdefXabc")
+# FoxIO's and JA3's own examples of a fingerprint.
+JA4, JA3 = "t13d1516h2_8daaf6152771_e5627efa2ab1", "ada70206e40642a3e4461f35503241d5"
+HELLO = session(record(client_hello(chrome(b"www.example.com"))), dport=8443)
+OLD_HELLO = session(record(client_hello(
+    [(0, vector(vector(b"\0" + vector(b"a")))), (10, vector(u16s(23, 24, 25))), (11, b"\1\0")],
+    (47, 53, 5, 10, 49161, 49162, 49171, 49172, 50, 56, 19, 4), 0x0301,
+)))  # fmt: skip
+SSH = session(b"SSH-2.0-OpenSSH_9.6\r\n", (b"SSH-2.0-OpenSSH_9.6\r\n",))[:4]
+ABOUT = (
+    'msg:"a test"; gid:1; rev:3; classtype:trojan-activity; priority:2; reference:url,example.com/a; '
+    "metadata:signature_severity Major, created_at 2026_01_01; "
+)
 CASES = [
     # --- content
     ("content", _c('"world"'), TCP, [4]),
@@ -176,12 +190,57 @@ CASES = [
     ("http.user_agent", _t('http.user_agent; content:"curl/"; startswith;', "tcp any any -> any 80"),
      session(GET), [0]),
     ("http row of another port", _t('http.uri; content:".php";', "http any any -> any 81"), session(GET), []),
+    # --- the other side of what is above, and what is only said of a rule
+    ("fast_pattern that is absent", _t('content:"hello"; content:"nope"; fast_pattern;'), TCP, []),
+    ("rawbytes that are absent", _t('content:"nope"; rawbytes;'), TCP, []),
+    ("isdataat finds more", _t('content:"hel"; isdataat:!1,relative;'), TCP, []),
+    ("isdataat", _t('content:"rld"; isdataat:!1,relative;'), TCP, [4]),
+    ("dsize of none", _t("dsize:12;"), TCP, []),
+    ("itype of none", _t("itype:13;", "icmp any any -> any any"), [ping(8), ping(0)], []),
+    ("icode of none", _t("icode:7;", "icmp any any -> any any"), [ping(3, 1), ping(3, 3)], []),
+    ("flags of none", _t("flags:R;"), TCP, []),
+    ("threshold not reached", _t('content:"e"; threshold:type threshold, track by_src, count 9, seconds 60;'),
+     session(b"e", b"e", b"e"), []),
+    ("from_server", _t('flow:from_server; content:"e";'), TCP, [5]),
+    ("not_established", _t('flow:not_established; content:"hello";'), session(b"hello", handshake=False), [1]),
+    ("not_established of one that is", _t('flow:not_established; content:"hello";'), TCP, []),
+    ("gid, rev, msg, classtype, priority, reference, metadata, target",
+     _t(ABOUT + 'content:"world"; target:dest_ip;'), TCP, [4]),
+    ("the same, absent", _t(ABOUT + 'content:"nope"; target:dest_ip;'), TCP, []),
+    ("protocol dns", _t('content:"|07|Example"; nocase;', "dns any any -> any any"), QUERY, [1]),
+    ("protocol dns, other payload", _t('content:"x";', "dns any any -> any any"), [datagram(b"x")], []),
+    ("protocol tls", _t('content:"|16 03|"; startswith;', "tls any any -> any any"), HELLO, [4]),
+    ("protocol tls, other payload", _t('content:"hello";', "tls any any -> any any"), TCP, []),
+    ("protocol ssh", _t('content:"OpenSSH";', "ssh any any -> any any"), SSH, [4]),
+    ("protocol ssh, other payload", _t('content:"hello";', "ssh any any -> any any"), TCP, []),
+    ("tls.sni", _t('tls.sni; content:"www.example.com";', "tls any any -> any any"), HELLO, [0]),
+    ("tls.sni other", _t('tls.sni; content:"www.example.org";', "tls any any -> any any"), HELLO, []),
+    ("tls_sni and pcre", _t('tls_sni; pcre:"/^www\\.[a-z]+\\.com$/";', "tls any any -> any any"), HELLO, [0]),
+    ("tls_sni of another size", _t("tls_sni; bsize:14;", "tls any any -> any any"), HELLO, []),
+    ("ja4.hash", _t(f'ja4.hash; content:"{JA4}";', "tls any any -> any any"), HELLO, [0]),
+    ("ja4.hash other", _t('ja4.hash; content:"t13d1516h2_8daaf6152771_000000000000";', "tls any any -> any any"),
+     HELLO, []),
+    ("ja3.hash", _t(f'ja3.hash; content:"{JA3}";', "tls any any -> any any"), OLD_HELLO, [0]),
+    ("ja3_hash", _t(f'ja3_hash; content:"{JA3[:8]}"; startswith;', "tls any any -> any any"), OLD_HELLO, [0]),
+    ("ja3.hash other", _t(f'ja3.hash; content:"{JA3}";', "tls any any -> any any"), HELLO, []),
+    ("ja3_hash other", _t(f'ja3_hash; content:!"{JA3[:8]}";', "tls any any -> any any"), OLD_HELLO, []),
+    ("dns_query other", _t('dns_query; content:"good.example.org"; nocase;', "dns any any -> any any"), QUERY, []),
+    ("http.uri.raw other", _t('http.uri.raw; content:"id=1 x";', "http any any -> any any"), session(GET), []),
+    ("http.host other", _t('http.host; content:"WWW";', "http any any -> any any"), session(GET), []),
+    ("http.method", _t('http.method; content:"GET"; bsize:3;', "http any any -> any any"), session(GET), [0]),
+    ("http.user_agent other", _t('http.user_agent; content:"wget";', "http any any -> any any"), session(GET), []),
 ]  # fmt: skip
 
 
 def test_cases__are_a_hundred_and_have_names_of_their_own() -> None:
     assert len(CASES) >= 100
     assert len({name for name, *_ in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_cases__every_keyword_finds_something_and_something_else_not(keyword: str) -> None:
+    used = [bool(frames) for _, rule, _, frames in CASES if re.search(rf"[(; ]{re.escape(keyword)}[;:]", rule)]
+    assert set(used) == {True, False}
 
 
 @pytest.mark.parametrize("engine", ["hyperscan", "re2"])
@@ -258,6 +317,17 @@ REFUSED = [
 def test_refused__names_what_is_not_supported(rule: str, reason: str) -> None:
     with pytest.raises(Refused, match=re.escape(reason)):
         compile_rule(rule, {"HOME_NET": "10.0.0.0/8"}, "test")
+
+
+def test_document__lists_what_is_supported_and_what_is_not() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "signatures.md").read_text()
+    assert [k for k in KEYWORDS if f"`{k}`" not in text] == []
+    refused = text[text.index("Refused, among others") :].split("\n\n")[0]
+    names = [n for n in re.findall(r"`([a-z_.]{3,})`", refused) if n not in ("isdataat", "pass")]
+    assert len(names) > 15
+    for name in names:
+        with pytest.raises(Refused, match=f"keyword {re.escape(name)} is not supported"):
+            compile_rule(_t(f'content:"a"; {name}:1;'), {"HOME_NET": "10.0.0.0/8"}, "test")
 
 
 def test_rule_lines__continues_and_passes_comments() -> None:

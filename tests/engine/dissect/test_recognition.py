@@ -183,10 +183,13 @@ FOREIGN: list[tuple[str, int, int, Messages]] = [
 ]
 
 
+LOGINS = ("imap", "ldap", "pop3")  # rows of passwords in clear
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_application__has_no_table(name: str) -> None:
+def test_application__has_no_table_but_for_logins(name: str) -> None:
     application = APPLICATIONS[name]
-    assert application.columns == ()
+    assert [c.name for c in application.columns] == (["user", "password_sent"] if name in LOGINS else [])
     assert application.encrypted == (name in ("ike", "openvpn", "wireguard"))
     check_patterns(application.patterns)
 
@@ -198,7 +201,7 @@ def test_recognised__by_the_last_message(name: str, proto: int, port: int, messa
     assert before.flow.app == ""
     assert before.say(*messages[-1]) is not Verdict.FOREIGN
     assert before.flow.app == name
-    assert before.rows() == []
+    assert before.rows() == [] or name in LOGINS  # see test_logins.py
     handed = dict(reversed(messages))  # the first of each side; the pattern of NICK lets another packet follow
     assert all(begins(application, data, port, proto) for data in handed.values())
 
@@ -286,4 +289,4 @@ def test_damaged__raises_only_what_is_allowed(case: Any, damage: list[tuple[bool
                 spoilt[at % len(spoilt)] = value
         if one.say(side, bytes(spoilt)) is not Verdict.MORE:
             break
-    assert one.rows() == []
+    assert one.rows() == [] or name in LOGINS

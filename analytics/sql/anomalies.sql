@@ -1,0 +1,47 @@
+-- Anomalies over time, without a look at any packet. Source: `model_stats`, a row for each minute and source.
+
+-- Lower bounds of the bins of `model_stats.bins` (engine/model_row.py).
+CREATE OR REPLACE MACRO _anomaly_bounds() AS
+    [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0]::DOUBLE[];
+
+-- What would a threshold have raised? How many packets were that unusual, in how many minutes, beside the share that
+-- the model expects: what it learned from had it by definition.
+CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+WITH bins AS (
+    SELECT ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM table_between('model_stats', since, until)),
+minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
+counted AS (
+    SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
+highest AS (SELECT ts, max(bin) AS bin FROM minutes WHERE n > 0 GROUP BY ts),
+span AS (SELECT count(*) AS minutes FROM highest)
+SELECT _anomaly_bounds()[bin] AS threshold, (sum(n) OVER upward)::BIGINT AS packets,
+       packets / nullif(sum(n) OVER (), 0) AS share, 1 - threshold AS usual_share,
+       (SELECT count(*) FROM highest WHERE highest.bin >= counted.bin) AS minutes,
+       round(packets * 60 / nullif((SELECT minutes FROM span), 0), 1) AS packets_per_hour
+FROM counted WINDOW upward AS (ORDER BY bin DESC) ORDER BY threshold;
+
+-- How unusual was traffic, minute by minute? Quantiles are lower bounds of bins. `top_frame_no` of `top_source` is the
+-- most unusual packet.
+CREATE OR REPLACE MACRO anomaly_minutes_between(since := NULL, until := NULL) AS TABLE
+WITH stats AS (FROM table_between('model_stats', since, until)),
+bins AS (SELECT sensor, ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM stats),
+summed AS (SELECT sensor, ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
+ranked AS (
+    SELECT sensor, ts, bin, sum(n) OVER (PARTITION BY sensor, ts ORDER BY bin) AS below,
+           sum(n) OVER (PARTITION BY sensor, ts) AS n
+    FROM summed),
+quantiles AS (
+    SELECT sensor, ts, _anomaly_bounds()[min(bin) FILTER (below >= 0.5 * n)] AS p50,
+           _anomaly_bounds()[min(bin) FILTER (below >= 0.9 * n)] AS p90,
+           _anomaly_bounds()[min(bin) FILTER (below >= 0.99 * n)] AS p99
+    FROM ranked WHERE n > 0 GROUP BY ALL),
+minutes AS (
+    SELECT sensor, ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, max(threshold) AS threshold,
+           max(top_anomaly) AS top_anomaly, arg_max(source, top_anomaly) AS top_source,
+           arg_max(top_frame_no, top_anomaly) AS top_frame_no, sum(not_learned)::BIGINT AS not_learned,
+           max(model) AS model, max(psi) AS psi, arg_max(worst_feature, worst_psi) AS worst_feature,
+           max(worst_psi) AS worst_psi
+    FROM stats GROUP BY ALL)
+SELECT ts, sensor, scored, p50, p90, p99, top_anomaly, top_source, top_frame_no, above, threshold, not_learned, model,
+       psi, worst_feature, worst_psi
+FROM minutes LEFT JOIN quantiles USING (sensor, ts) ORDER BY ts, sensor;
