@@ -1,23 +1,23 @@
-"""Serve the dashboard: `python -m webui --lake DIR [--port 8050 | --fd N] [--with-parent [PID]]`.
+"""Serve the dashboard: `python -m webui --lake DIR [--host ADDRESS --port 8050 | --fd N] [--with-parent [PID]]`.
 
-It listens on 127.0.0.1 only. With --fd it serves on a socket that the parent has bound and listens on already, so
-that a port in use is found out before a capture starts. Exit codes: 0 stopped by a signal, 2 cannot start.
+It listens on 127.0.0.1 unless told otherwise, and beyond it only when somebody has a password. With --fd it serves on
+a socket that the parent has bound and listens on already, so that a port in use is found out before a capture starts.
+ENGINE_PASSWORD_FILE names a file with the password of the user `admin`, for containers.
+Exit codes: 0 stopped by a signal, 2 cannot start.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import logging
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-THREADS: Final = 8
 NICENESS: Final = 5  # the capture goes first
 
 
@@ -29,41 +29,36 @@ def main(arguments: list[str] | None = None) -> int:
     if options.with_parent is not None:
         _die_with_parent(options.with_parent)
     try:
-        listener = _inherited(options.fd) if options.fd is not None else _bind(options.port)
+        listener = _inherited(options.fd) if options.fd is not None else _bind(options.host, options.port)
     except OSError as error:
-        where = f"descriptor {options.fd}" if options.fd is not None else f"127.0.0.1:{options.port}"
-        return _refuse(f"dashboard: cannot listen on {where}: {error.strerror}; choose another with --port")
-    from webui import auth
+        where = f"descriptor {options.fd}" if options.fd is not None else f"{options.host}:{options.port}"
+        reason = os.strerror(error.errno) if error.errno else error.strerror
+        return _refuse(f"dashboard: cannot listen on {where}: {reason}; choose another with --port")
+    from engine.errors import ConfigError
+    from webui import auth, serving
 
     try:
         auth.prepare(options.lake)
+        access = serving.access(options.lake, listener, options.allow_host, not options.no_login)
+        context = serving.tls_context(options.tls_cert, options.tls_key)
+    except ConfigError as error:
+        return _refuse(f"dashboard: {error}")
     except OSError as error:
         return _refuse(f"dashboard: {error.filename} is not writable ({error.strerror}); run as the owner of the lake")
-    _serve(options.lake, listener)
+    os.nice(max(0, NICENESS - os.nice(0)))
+    serving.serve(access, listener, context)
     return 0
 
 
-def _serve(lake: Path, listener: socket.socket) -> None:
-    os.nice(max(0, NICENESS - os.nice(0)))
-    # Imported late: a port in use is said at once, not after the seconds that Dash takes to load.
-    import waitress
-
-    from webui.app import create_app
-
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # "queue depth" is no news for a page that polls
-    server: Any = waitress.create_server(
-        create_app(lake).server, sockets=[listener], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
-    )
-    try:
-        server.run()
-    finally:
-        server.close()
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m webui", description="Serve the PacketLake dashboard on 127.0.0.1.")
+    parser = argparse.ArgumentParser(prog="python -m webui", description="Serve the PacketLake dashboard.")
     parser.add_argument("--lake", type=Path, required=True, help="directory of the lake")
-    parser.add_argument("--port", type=int, default=8050, help="TCP port on 127.0.0.1 (0: any free one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8050, help="TCP port (0: any free one)")
+    parser.add_argument("--tls-cert", default="", metavar="FILE", help="certificate chain, PEM")
+    parser.add_argument("--tls-key", default="", metavar="FILE", help="its key, PEM, without a passphrase")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name it is reached by")
+    parser.add_argument("--no-login", action="store_true", help="whoever reaches 127.0.0.1 may look")
     parser.add_argument("--fd", type=int, help="serve on this inherited, listening socket instead")
     parser.add_argument(
         "--with-parent", type=int, nargs="?", const=os.getppid(), metavar="PID", help="stop when the parent (PID) ends"
@@ -71,16 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bind(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
 
 
 def _inherited(descriptor: int) -> socket.socket:

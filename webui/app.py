@@ -1,16 +1,20 @@
-"""The dashboard: `create_app(lake)` gives a Dash application whose `.server` is the WSGI application to serve."""
+"""The dashboard: `create_app(lake)` gives a Dash application whose `.server` is the WSGI application to serve.
+
+Dash makes the frame and the layout of each page. What they show is fetched from `/api/v1` by the scripts in assets/,
+so no callback runs on the server while somebody watches; the only one gives the layout of a page gone to.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
 
-from dash import ClientsideFunction, Dash, Input, Output
+from dash import Dash, Input, Output
+from flask import g, has_request_context
 
-from analytics.queries import RANGES_S, Snapshots
-from engine.errors import StoreError
-from webui import ids, security
-from webui.pages import shell
+from analytics.watch.watch import Watch
+from webui import api, login, people_api, security, sql_api
+from webui.pages import Context, shell
 
 # The theme script runs before anything is drawn, or a dark page would flash white. Not inline: the policy forbids it.
 PAGE: Final = """<!DOCTYPE html>
@@ -28,59 +32,46 @@ PAGE: Final = """<!DOCTYPE html>
 </body>
 </html>
 """
+# Served, but not loaded into every page.
+LATER: Final = ["ace", "boot", "fonts", "graph", "icons", "topojson"]
 
 
-def create_app(lake: Path | str | Snapshots) -> Dash:
-    """The application over a lake, or over answers a test has prepared. It starts nothing and binds nothing."""
-    snapshots = lake if isinstance(lake, Snapshots) else Snapshots(lake)
+def create_app(lake: Path | str | Watch, access: security.Access | None = None) -> Dash:
+    """The application over a lake, or over an opened one (tests set its clock). It binds nothing."""
+    watch = lake if isinstance(lake, Watch) else None
+    lake = Path(lake.lake.path if isinstance(lake, Watch) else lake)
     app = Dash(
         "packetlake",
         title="PacketLake",
         update_title="",
         assets_folder=str(Path(__file__).parent / "assets"),
-        assets_path_ignore=["boot", "fonts", "icons", "topojson"],  # served, but not loaded into every page
+        assets_path_ignore=LATER,
         index_string=PAGE,
         compress=True,
         serve_locally=True,
         enable_mcp=False,
         add_log_handler=False,
+        suppress_callback_exceptions=True,
     )
-    app.layout = shell.layout()
-    _register(app, snapshots)
+
+    def context() -> Context:
+        inside = has_request_context()  # Dash also asks for the layout once by itself, at the start
+        return Context(lake, g.get("user", "") if inside else "", g.get("role", "") if inside else "")
+
+    app.layout = lambda: shell.layout(context())
+
+    @app.callback(Output("shell-page", "children"), Input("shell-url", "pathname"))  # type: ignore[untyped-decorator] # Dash publishes no types
+    def show(path: Any) -> Any:
+        return shell.page(path if isinstance(path, str) else "/", context())
 
     def healthz() -> tuple[str, int]:
         return "ok\n", 200
 
     app.server.add_url_rule("/healthz", "healthz", healthz)
+    app.server.register_blueprint(login.pages())
+    app.server.register_blueprint(people_api.blueprint())
+    app.server.register_blueprint(sql_api.blueprint())
+    api.register(app.server, lake, watch)
     # After every callback is registered: the hashes are of the scripts that Dash writes into the page.
-    security.protect(app.server, snapshots.lake, app.csp_hashes())
+    security.protect(app.server, access or security.Access(lake), app.csp_hashes())
     return app
-
-
-def _register(app: Dash, snapshots: Snapshots) -> None:
-    @app.callback(  # type: ignore[untyped-decorator] # Dash publishes no types
-        Output(ids.SNAPSHOT, "data"),
-        Input(ids.TICK, "n_intervals"),
-        Input(ids.RANGE, "data"),
-        # A tick while an answer is under way would make Dash drop that answer: on a slow machine, every one.
-        running=[(Output(ids.TICK, "disabled"), True, False)],
-    )
-    def refresh(_tick: int | None, wanted: Any) -> dict[str, Any]:
-        return read_snapshot(snapshots, wanted)
-
-    app.clientside_callback(
-        ClientsideFunction("overview", "paint"),
-        Output(ids.TIMELINE, "figure"),
-        Input(ids.SNAPSHOT, "data"),
-        Input(ids.PAINTED, "data"),
-    )
-
-
-def read_snapshot(snapshots: Snapshots, wanted: Any) -> dict[str, Any]:
-    """The snapshot a browser asked for. What it asks is not trusted; what fails is said on the page."""
-    asked = wanted if isinstance(wanted, dict) else {}
-    range_s = asked.get("range_s")
-    try:
-        return snapshots.snapshot(range_s if range_s in RANGES_S else RANGES_S[0], asked.get("newest") is True)
-    except StoreError as error:
-        return {"error": str(error)}

@@ -1,4 +1,4 @@
-"""Plotly settings shared by every graph. Figures are drawn in the browser from the snapshot (assets/*.js)."""
+"""Plotly settings shared by every graph. Figures are drawn in the browser (assets/30-chart.js)."""
 
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ CONFIG: Final[dict[str, Any]] = {
     "plotlyServerURL": "",
     "doubleClick": False,
     "responsive": True,
+    "topojsonURL": "/assets/topojson/",  # the world map; else it would be fetched from outside
 }
 
-# Without a figure a graph paints default axes until the first snapshot is there.
+# Without a figure a graph paints default axes until the first answer is there.
 EMPTY: Final[dict[str, Any]] = {
     "data": [],
     "layout": {

@@ -1,47 +1,66 @@
-"""The gate before every request and the headers after it. Nothing is served without a session unless named here."""
+"""The gate before every request and the headers after it. Nothing is served without a session unless named here.
+
+The gate leaves `flask.g.user` and `flask.g.role` (viewer, operator, admin) for whoever answers.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlsplit
 
-from flask import Flask, Request, Response, redirect, request
+from flask import Flask, Request, Response, g, redirect, request
 
-from webui import auth
+from webui import auth, users
 
 COOKIE: Final = "packetlake_session"
-OPEN_PATHS: Final = frozenset({"/healthz"})
-# Any port: an `ssh -L` forward may use another one. The name is what stops DNS rebinding.
-HOST: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+# Whole paths, never beginnings: what stands behind one may lead back up.
+OPEN_ASSETS: Final = frozenset({"boot/login.css", "boot/login.js", "boot/theme.js", "icons/brand.svg"})
+OPEN_PATHS: Final = frozenset({"/healthz", "/login", "/setup"} | {f"/assets/{name}" for name in OPEN_ASSETS})
+STATIC: Final = ("/assets/", "/_dash-component-suites/")
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_BODY: Final = 2 << 20  # bytes of a request
 CSP: Final = (
     "default-src 'self'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'self'"
 )
-SIGN_IN: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>PacketLake</title><link rel="icon" href="data:,">
-<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-<style>
-body{{font:15px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:90vh;margin:0 16px}}
-main{{max-width:26rem}}h1{{font-size:20px}}code{{font:14px ui-monospace,monospace}}
-</style>
-<main><h1>PacketLake</h1><p>{why}</p>
-<p>Open the link that the engine printed when it started, or run <code>engine link</code> for a new one.
-A link works once, for 15 minutes.</p></main></html>
-"""
-NO_SESSION: Final = "This dashboard is open to the person who started it."
-USED_LINK: Final = "This link was used already, or is older than 15 minutes."
+SIGN_IN: Final = "sign in: open the dashboard in a browser, or send a token made by `engine user token`"
 
 
-def protect(server: Flask, lake: Path, script_hashes: list[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the dashboard may be reached. `hosts` are the names it answers to beside those of this machine."""
+
+    lake: Path
+    loopback: bool = True  # it listens there only
+    hosts: tuple[str, ...] = ()
+    login: bool = True  # False: whoever reaches it is an operator; loopback only
+
+    def names(self) -> frozenset[str]:
+        """The Host names that are ours. Another one is DNS rebinding: a page elsewhere whose name leads here."""
+        own = frozenset() if self.loopback else frozenset({socket.gethostname().lower()})
+        return LOOPBACK | own | frozenset(h.lower() for h in self.hosts)
+
+
+def protect(server: Flask, access: Access, script_hashes: list[str]) -> None:
     """Put the gate before, and the headers after, every request of the server."""
     policy = CSP.format(hashes="".join(f" {h}" for h in script_hashes))
+    names = access.names()
+    server.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    server.config["PACKETLAKE_LAKE"] = access.lake
+    server.config["PACKETLAKE_ACCESS"] = access
 
-    @server.before_request
     def gate() -> Response | None:
-        return _answer(lake, request)
+        return _answer(access, names, request)
+
+    server.before_request_funcs.setdefault(None, []).insert(0, gate)  # before what Dash has put there
 
     @server.after_request
     def headers(response: Response) -> Response:
@@ -51,52 +70,72 @@ def protect(server: Flask, lake: Path, script_hashes: list[str]) -> None:
         response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         response.headers.pop("Server", None)
-        if not _is_static(request.path) or response.status_code != 200:
+        if not request.path.startswith(STATIC) or response.status_code != 200:
             response.headers["Cache-Control"] = "no-store"
         return response
 
 
-def _answer(lake: Path, asked: Request) -> Response | None:
+def _answer(access: Access, names: frozenset[str], asked: Request) -> Response | None:
     """None lets the request through."""
-    if not HOST.fullmatch(asked.host):
-        return _json(400, "the dashboard answers to 127.0.0.1 and localhost only")
+    g.user, g.role = "", ""
+    if not _ours(asked.host, access, names):
+        return refuse(400, "the dashboard does not answer to this name; allow it with --allow-host NAME")
+    authorization = asked.headers.get("Authorization", "")
+    if authorization.startswith("Bearer ") and asked.path.startswith("/api/"):
+        # A script, not a browser: nobody can make one send this header from another site.
+        identity = users.bearer(access.lake, authorization[7:].strip())
+        if identity is None:
+            return refuse(401, "this token is unknown or has expired")
+        g.user, g.role = identity.user, identity.role
+        return None
     if asked.method not in SAFE_METHODS and not _same_origin(asked):
-        return _json(403, "requests from other sites are refused")
+        return refuse(403, "requests from other sites are refused")
     if asked.path in OPEN_PATHS:
         return None
-    token = asked.args.get("token")
-    if token is not None and asked.path == "/" and asked.method == "GET":
-        return _sign_in(lake, asked, token)
-    if auth.check_session(lake, asked.cookies.get(COOKIE, "")):
+    identity = who(access, asked)
+    if identity is not None:
+        g.user, g.role = identity.user, identity.role
         return None
-    if asked.path == "/" and asked.method in SAFE_METHODS:
-        return Response(SIGN_IN.format(why=NO_SESSION), 401, mimetype="text/html")
-    return _json(401, "sign in: open the link that the engine printed, or run `engine link`")
+    if asked.method in SAFE_METHODS and "text/html" in asked.headers.get("Accept", ""):
+        onward = quote(asked.full_path.rstrip("?"), safe="/")
+        return redirect(f"/login?next={onward}" if onward != "/" else "/login", 303)  # type: ignore[return-value]
+    return refuse(401, SIGN_IN)
 
 
-def _sign_in(lake: Path, asked: Request, token: str) -> Response:
-    if auth.consume(lake, token):
-        response = redirect("/", 303)
-        response.set_cookie(
-            COOKIE, auth.start_session(lake), max_age=auth.SESSION_LIFE_S, path="/", httponly=True, samesite="Strict"
-        )
-        return response  # type: ignore[return-value] # werkzeug's own Response, which Flask takes
-    if auth.check_session(lake, asked.cookies.get(COOKIE, "")):
-        return redirect("/", 303)  # type: ignore[return-value]
-    return Response(SIGN_IN.format(why=USED_LINK), 401, mimetype="text/html")
+def who(access: Access, asked: Request) -> users.Identity | None:
+    """The person behind the session cookie, with the role of this moment."""
+    if not access.login:
+        return users.Identity("local", "operator")
+    session = auth.read_session(access.lake, asked.cookies.get(COOKIE, ""))
+    role = None if session is None else users.role_of(access.lake, session.user)
+    return None if session is None or role is None else users.Identity(session.user, role)
+
+
+def _ours(host: str, access: Access, names: frozenset[str]) -> bool:
+    match = HOST.fullmatch(host)  # any port: an `ssh -L` forward may use another one
+    if match is None:
+        return False
+    name = match[1].strip("[]").lower()
+    return name in names or (not access.loopback and _is_address(name))  # a number cannot be rebound
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _same_origin(asked: Request) -> bool:
-    """A browser says where a request comes from; one that says nothing must at least name our own origin."""
+    """A browser says where a request comes from; one that says nothing must at least name our own host."""
     site = asked.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    return asked.headers.get("Origin") == f"http://{asked.host}"
+    origin = urlsplit(asked.headers.get("Origin", ""))
+    return origin.scheme in ("http", "https") and origin.netloc == asked.host
 
 
-def _is_static(path: str) -> bool:
-    return path.startswith(("/assets/", "/_dash-component-suites/"))
-
-
-def _json(status: int, error: str) -> Response:
+def refuse(status: int, error: str) -> Response:
+    """A refusal as JSON; the texts are ours."""
     return Response(f'{{"error": "{error}"}}\n', status, mimetype="application/json")

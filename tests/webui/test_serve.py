@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import Running, engine
 from tests.lakes import write_empty_lake
+from tests.webui.conftest import add_people
+from webui import auth, users
 
 WAIT_S = 60
 
@@ -27,9 +31,9 @@ def lake(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def listening() -> Iterator[socket.socket]:
+def listening(address: str = "127.0.0.1") -> Iterator[socket.socket]:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, 0))
         listener.listen(16)
         yield listener
 
@@ -70,6 +74,57 @@ def test_serve__port_in_use_is_one_line_and_exit_code_2(lake):
     assert process.returncode == 2
     reason = "Address already in use; choose another with --port"
     assert error == f"dashboard: cannot listen on 127.0.0.1:{port}: {reason}\n"
+
+
+@pytest.mark.parametrize("words", [("--host", "0.0.0.0"), ("--host", "::"), ("--host", "0.0.0.0", "--no-login")])
+def test_serve__beyond_loopback_needs_a_password(lake, words):
+    with start(lake, "--port", "0", *words) as process:
+        _, error = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2
+    assert error.count("\n") == 1
+    assert "nobody has a password" in error or "without a login" in error
+
+
+def test_serve__password_file_opens_it_to_others(lake, tmp_path):
+    (tmp_path / "password").write_text("correct horse battery\n")
+    with listening("0.0.0.0") as listener:
+        fd = listener.fileno()
+        given = {"pass_fds": (fd,), "env": os.environ | {"ENGINE_PASSWORD_FILE": str(tmp_path / "password")}}
+        with start(lake, "--fd", str(fd), **given) as process:
+            wait_healthy(listener.getsockname()[1])
+            process.terminate()
+            assert process.wait(WAIT_S) == 0
+    assert users.verify(lake, "admin", "correct horse battery")
+
+
+def test_serve__one_tls_file_without_the_other_is_refused(lake):
+    with start(lake, "--port", "0", "--tls-cert", "x.pem") as process:
+        _, error = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 2
+    assert error == "dashboard: TLS needs both files: --tls-cert and --tls-key\n"
+
+
+def test_command__prints_where_to_set_up_and_then_only_the_address(tmp_path):
+    lake = tmp_path / "lake"
+    write_empty_lake(lake)
+    for _ in range(2):
+        running = Running([], ["dashboard", "--lake", lake, "--port", "0"], tmp_path / "log")
+        try:
+            said = running.wait_for("Ctrl-C stops")
+            address = re.search(r"dashboard: (http://127\.0\.0\.1:\d+)(/\S*)", said)
+            assert address is not None
+            link = engine("link", "--lake", lake)
+            if users.listing(lake):
+                assert address[2] == "/"
+                assert link.stdout.startswith(f"{address[1]}/login#token=")
+            else:
+                assert address[2].startswith("/setup#token=")
+                assert auth.peek(lake, address[2].partition("=")[2]) == ""
+                assert link.stdout.startswith(f"{address[1]}/setup#token=")
+                add_people(lake)
+        finally:
+            running.stop(signal.SIGINT)
+            running.kill()
 
 
 def test_serve__descriptor_that_is_no_listening_socket_is_refused(lake):

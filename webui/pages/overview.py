@@ -4,100 +4,92 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 
-from webui import figures, ids
+from webui import parts
+from webui.pages import Context, Page, find
 
-KPI_TITLES = (
-    "Packets per second",
-    "Throughput",
-    "Packets in range",
-    "Volume in range",
-    "Capture drops",
-    "Undecodable",
+KPIS = (  # and the page that says more
+    ("overview-pps", "Packets per second", "/packets"),
+    ("overview-bps", "Throughput", "/flows"),
+    ("overview-packets", "Packets in range", "/packets"),
+    ("overview-bytes", "Volume in range", "/hosts"),
+    ("overview-drops", "Capture drops", "/health"),
+    ("overview-alerts", "Alerts in range", "/alerts"),
 )
+FILES = ("csv", "parquet", "arrow")
+TALKERS = {"sources": "Sources", "destinations": "Destinations", "conversations": "Pairs", "ports": "Ports"}
 
 
-def layout() -> html.Main:
-    """The page's elements; `assets/*.js` fill them from the snapshot."""
-    return html.Main(
-        id="main",
-        tabIndex="-1",
-        children=[
-            html.Div(id=ids.BANNER, className="banner", role="status", hidden=True),
-            html.Section(
-                [_kpi(i, title) for i, title in zip(ids.KPIS, KPI_TITLES, strict=True)],
-                className="kpis card",
-                **{"aria-label": "Key figures"},
-            ),
-            _card(
-                "Packets per second",
-                _timeline(),
-                "timeline-card",
-                html.Div(id=ids.TIMELINE_LEGEND, className="legend"),
-            ),
-            html.Div(
-                className="row",
-                children=[
-                    _card("Protocol mix", html.Div(id=ids.MIX, className="mix"), "", _tabs("mix", "bytes", "packets")),
-                    _card(
-                        "Top talkers",
-                        html.Div(id=ids.TALKERS, className="scroll"),
-                        "",
-                        _tabs("talkers", "sources", "destinations", "ports"),
-                    ),
-                    _card(
-                        "Destinations by country",
-                        html.Div(id=ids.COUNTRIES, className="countries"),
-                        "",
-                        html.Div(id="countries-note", className="note"),
-                    ),
+def layout(_context: Context) -> list[Any]:
+    """The page's elements; `assets/60-overview.js` fills them."""
+    return [
+        html.Section(
+            [parts.kpi(identity, title, href if find(href) else "") for identity, title, href in KPIS],
+            className="kpis card",
+            **{"aria-label": "Key figures"},
+        ),
+        parts.card(
+            "Traffic",
+            parts.graph("overview-timeline"),
+            extra=html.Div(
+                [
+                    html.Div(id="overview-legend", className="legend"),
+                    html.Span("Drag to zoom", className="note overview-hint"),
+                    parts.tabs("overview-unit", "Unit", {"pps": "Packets/s", "bps": "Bits/s"}),
                 ],
+                className="card-side",
             ),
-            _card(
-                "Recent packets",
-                html.Div(id=ids.RECENT, className="recent", tabIndex="0", **{"aria-label": "Newest first"}),
-                "recent-card",
-                html.Div(id="recent-note", className="note"),
+            question="overview",
+            exports=(*FILES, "pcap"),
+            table="timeline",
+        ),
+        html.Div(className="row overview-row", children=[_mix(), _talkers(), _map()]),
+        parts.card(
+            "Recent packets",
+            html.Div(id="overview-recent", className="scroll", tabIndex="0", **{"aria-label": "Newest first"}),
+            kind="overview-recent-card",
+            extra=html.Div(
+                [
+                    html.Div(id="overview-recent-note", className="note"),
+                    parts.icon_button(
+                        "freeze", "Hold the list still", id="overview-freeze", **{"aria-pressed": "false"}
+                    ),
+                    *([html.A("Open in Packets", href="/packets", className="link")] if find("/packets") else []),
+                ],
+                className="card-side",
             ),
+            question="overview",
+            exports=(*FILES, "pcap"),
+            table="recent",
+        ),
+    ]
+
+
+def _mix() -> html.Section:
+    measure = parts.tabs("overview-mix", "Measure", {"bytes": "Bytes", "packets": "Packets"})
+    return parts.card("Protocol mix", html.Div(id="overview-mix"), extra=measure, question="overview", exports=FILES,
+                      table="mix")  # fmt: skip
+
+
+def _talkers() -> html.Section:
+    of_what = parts.tabs("overview-talkers", "Of what", TALKERS)
+    box = html.Div(id="overview-talkers", className="scroll")
+    return parts.card("Top talkers", box, extra=of_what, identity="overview-talkers-card", question="overview",
+                      exports=FILES, table="sources")  # fmt: skip
+
+
+def _map() -> html.Section:
+    body = html.Div(
+        [
+            parts.graph("overview-map", 180),
+            html.Div(id="overview-map-empty", hidden=True),
+            html.Div(id="overview-map-foot", className="overview-map-foot"),
         ],
+        className="overview-map",
     )
+    return parts.card("Destinations", body, extra=html.Div(id="overview-map-note", className="note"),
+                      question="overview", exports=FILES, table="countries")  # fmt: skip
 
 
-def _kpi(name: str, title: str) -> html.Div:
-    return html.Div(
-        id=name,
-        className="kpi",
-        children=[
-            html.Div(title, className="kpi-title"),
-            html.Div([html.Span("–", className="value"), html.Span(className="unit")], className="kpi-value"),
-            html.Div(className="kpi-note"),
-            html.Div(className="spark", **{"aria-hidden": "true"}),
-        ],
-    )
-
-
-def _timeline() -> html.Div:
-    graph = dcc.Graph(id=ids.TIMELINE, figure=figures.EMPTY, config=figures.CONFIG, className="graph")
-    return html.Div([graph, html.Div(id=ids.TIMELINE_EMPTY, className="empty over", hidden=True)], className="timeline")
-
-
-def _card(title: str, body: Any, kind: str, extra: Any) -> html.Section:
-    head = html.Div([html.H2(title), extra], className="card-head")
-    return html.Section([head, body], className=f"card {kind}".strip())
-
-
-def _tabs(name: str, *options: str) -> html.Div:
-    return html.Div(
-        role="group",
-        className="segmented small",
-        **{"aria-label": f"What to show in {name}"},
-        children=[
-            html.Button(
-                option.capitalize(),
-                type="button",
-                **{"data-group": name, "data-value": option, "aria-pressed": "true" if i == 0 else "false"},
-            )
-            for i, option in enumerate(options)
-        ],
-    )
+PAGE = Page(path="/", title="Overview", icon="overview", key="o", order=10, layout=layout, feeds=("overview",))

@@ -1,103 +1,128 @@
-"""The frame around every page: navigation, capture state, and the controls that hold for all of it."""
+"""The frame around every page: navigation, capture state, filter, range, and who is signed in."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from dash import dcc, html
 
-from analytics.queries import RANGES_S
-from webui import ids
-from webui.pages import overview
+from webui import parts
+from webui.pages import Context, Page, all_pages, find
 
-RANGE_LABELS = {300: "5 min", 900: "15 min", 3600: "1 hour"}
+RANGES = {"5m": "5 min", "15m": "15 min", "1h": "1 hour", "24h": "24 h"}
 
 
-def layout() -> html.Div:
-    """The whole document. Elements with an id and no children are filled by the scripts in assets/."""
+def layout(context: Context) -> html.Div:
+    """The whole document but the page. Elements with an id and no children are filled by the scripts in assets/."""
     return html.Div(
         className="shell",
         children=[
             html.A("Skip to content", href="#main", className="skip"),
-            _side(),
-            html.Div(className="body", children=[_top(), overview.layout()]),
-            dcc.Interval(id=ids.TICK, interval=1000),
-            dcc.Store(id=ids.RANGE, data={"range_s": RANGES_S[0], "newest": False}),
-            dcc.Store(id=ids.SNAPSHOT),
-            dcc.Store(id=ids.PAINTED),
+            _side(context),
+            html.Div(className="body", children=[_top(context), html.Div(id="shell-page", className="page-slot")]),
+            dcc.Location(id="shell-url", refresh=False),
         ],
     )
 
 
-def segmented(name: str, label: str, options: dict[Any, str], chosen: Any) -> html.Div:
-    """A row of buttons of which one is pressed; `controls.js` handles it by `data-group`."""
-    return html.Div(
-        role="group",
-        className="segmented",
-        **{"aria-label": label},
-        children=[
-            html.Button(
-                text,
-                type="button",
-                **{
-                    "data-group": name,
-                    "data-value": str(value),
-                    "aria-pressed": "true" if value == chosen else "false",
-                },
-            )
-            for value, text in options.items()
-        ],
+def page(path: str, context: Context) -> html.Main:
+    """The page of an address as an element; its key makes React build it anew, so that nothing painted is left."""
+    found = find(path)
+    if found is None:
+        return _notice(path, "There is no such page", "The address may be mistyped, or from another version.")
+    at, rest = found
+    if not context.may(at.role):
+        return _notice(path, f"{at.title} needs the role {at.role}", f"You are signed in as {context.role}.")
+    inside = Context(context.lake, context.user, context.role, rest)
+    told = {"name": at.name, "path": at.path, "title": at.title, "feeds": at.feeds, "every_s": dict(at.every_s or {}),
+            "ranged": at.ranged, "rest": rest}  # fmt: skip
+    banner = html.Div(className="banner", role="status", hidden=True, **{"data-banner": ""})
+    return html.Main(
+        [html.H1(at.title, className="hidden"), banner, *at.layout(inside)],
+        id="main",
+        key=f"{at.name}/{rest}",
+        tabIndex="-1",
+        className=f"page page-{at.name}",
+        **{"data-page": json.dumps(told)},
     )
 
 
-def _side() -> html.Aside:
-    nav = html.Nav(
-        html.A(
-            [html.Span(className="icon icon-overview"), html.Span("Overview", className="label")],
-            href="/",
-            className="nav-link",
-            title="Overview",
-            **{"aria-current": "page"},
-        ),
-        **{"aria-label": "Pages"},
+def _notice(path: str, title: str, text: str) -> html.Main:
+    box = html.Div([html.H1(title), html.P(text), html.A("Go to the Overview", href="/", className="link")])
+    told = {"name": "", "path": path, "title": title, "feeds": [], "every_s": {}, "ranged": False, "rest": ""}
+    return html.Main(
+        box, id="main", key=path, tabIndex="-1", className="page notice", **{"data-page": json.dumps(told)}
     )
-    state = html.Div(
-        className="capture",
-        children=[
-            html.Div([html.Span(className="dot"), html.Span(id=ids.CAPTURE_STATE)], className="capture-line"),
-            html.Div(id=ids.CAPTURE_DETAIL, className="capture-detail"),
-        ],
+
+
+def _side(context: Context) -> html.Aside:
+    links = [_link(at) for at in all_pages() if context.may(at.role)]
+    line = html.Div(
+        [html.Span(className="dot"), html.Span("Connecting …", className="label")], className="capture-line"
     )
+    about = [line, html.Div(className="capture-detail")]
+    health = find("/health")
+    inside = (
+        html.A(about, href=health[0].path, className="capture-link")
+        if health
+        else html.Div(about, className="capture-link")
+    )
+    state = html.Div(inside, id="shell-capture", className="capture", role="status")
     brand = html.Div([html.Span(className="mark"), html.Span("PacketLake", className="label")], className="brand")
-    return html.Aside([brand, nav, state], className="side")
+    return html.Aside([brand, html.Nav(links, **{"aria-label": "Pages"}), state], className="side")
 
 
-def _top() -> html.Header:
+def _link(at: Page) -> html.A:
+    inside: list[Any] = [parts.icon_of(at.icon), html.Span(at.title, className="label")]
+    if at.name == "alerts":
+        inside.append(html.Span(id="shell-alerts", className="badge", hidden=True))
+    return html.A(
+        inside, href=at.path, className="nav-link", title=at.title, **{"data-nav": at.name, "data-key": at.key}
+    )
+
+
+def _top(context: Context) -> html.Header:
+    quick = [
+        html.Button(text, type="button", **{"data-range": value, "aria-pressed": "false"})
+        for value, text in RANGES.items()
+    ]
+    custom = html.Button(
+        "Custom", type="button", id="shell-custom", **{"aria-pressed": "false", "aria-haspopup": "dialog"}
+    )
+    who = {"data-user": context.user, "data-role": context.role}
     return html.Header(
         className="top",
         children=[
-            html.H1("Overview"),
-            html.Span(id="window", className="window"),
+            html.Div(id="shell-filter", className="filter", role="search", **{"aria-label": "Filter"}),
             html.Div(
                 className="controls",
                 children=[
-                    segmented("range", "Time range", RANGE_LABELS, RANGES_S[0]),
-                    html.Button(id=ids.ZONE, type="button", className="button", title="Times in local time or UTC"),
+                    html.Div([*quick, custom], className="segmented", role="group", **{"aria-label": "Time range"}),
                     html.Button(
-                        [html.Span(className="dot"), html.Span("Live", id="live-label")],
-                        id=ids.LIVE,
+                        [html.Span(className="dot"), html.Span("Live")],
+                        id="shell-live",
                         type="button",
                         className="button live",
-                        title="Stop or resume refreshing",
+                        title="Stop or resume (L)",
                         **{"aria-pressed": "true"},
                     ),
+                    html.Button("Local", id="shell-zone", type="button", className="button zone"),
                     html.Button(
                         html.Span(className="icon icon-theme"),
-                        id=ids.THEME,
+                        id="shell-theme",
                         type="button",
                         className="button square",
                         title="Light or dark",
                         **{"aria-label": "Light or dark theme"},
+                    ),
+                    html.Button(
+                        [(context.user or "?")[:2].upper(), html.Span(": you", className="hidden")],
+                        id="shell-user",
+                        type="button",
+                        className="avatar",
+                        title="You",
+                        **{"aria-haspopup": "menu", **who},
                     ),
                 ],
             ),
