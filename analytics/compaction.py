@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from analytics.merge_jobs import Compactor, Done, Plan
-from analytics.system import lowest_priority, stop_with_parent
 from analytics.retention import Cut, Retention
+from analytics.system import lowest_priority, stop_with_parent
 from engine.errors import EngineError
 from engine.retention_config import RetentionConfig
 
@@ -65,14 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
         stop_with_parent(options.with_parent)
     lowest_priority()
     try:
-        config = RetentionConfig(**json.loads(options.retention)) if options.retention else RetentionConfig(enabled=False)
+        given = json.loads(options.retention) if options.retention else {"enabled": False}
         with Compactor(options.lake, Plan(), _say) as compactor:
-            retention = Retention(options.lake, config, Plan().grace_s, _say)
+            retention = Retention(options.lake, RetentionConfig(**given), Plan().grace_s, _say)
+            merge_at = 0.0
             while True:
                 retention.round()
-                compactor.advance()
-                if not retention.space.acute:  # merging takes room
-                    compactor.begin(most=JOBS - len(compactor.jobs))
+                if time.monotonic() >= merge_at:
+                    merge_at = time.monotonic() + options.every
+                    compactor.advance()
+                    if not retention.space.acute:  # merging takes room
+                        compactor.begin(most=JOBS - len(compactor.jobs))
                 _leave_state(options.lake, compactor, retention)
                 _rest(options.every, retention)
     except EngineError as error:
@@ -94,8 +97,8 @@ def _leave_state(lake: Path, compactor: Compactor, retention: Retention) -> None
     space, done = retention.space, compactor.done
     state = {
         "at": time.time(), "pid": os.getpid(), "merged_segments": done.segments, "merged_into": done.merged,
-        "jobs": len(compactor.jobs), "deleted": retention.deleted, "last": retention.last, "enabled": retention.config.enabled,
-        "free": space.free, "wanted_free": space.wanted,
+        "jobs": len(compactor.jobs), "retention": retention.config.enabled, "deleted": retention.deleted,
+        "last_deleted": retention.last, "free": space.free, "wanted_free": space.wanted,
     }  # fmt: skip
     target = lake / ".settings" / STATE
     partial = target.with_name(f".{STATE}.inprogress")

@@ -33,7 +33,7 @@ _BLOCK: Final = 512  # of st_blocks, whatever the file system's own is
 
 @dataclass(frozen=True, slots=True, order=True)
 class Held:
-    """A file. `written` is seconds since the epoch, `place` relative to its table, `size` the bytes it takes on disk."""
+    """A file: `written`, seconds since the epoch; `place`, relative to its table; `size`, bytes it takes on disk."""
 
     written: float
     table: str

@@ -64,8 +64,16 @@ def retired_segments(lake: Path, table: str) -> frozenset[str]:
     for name in names_in(lake / RETIRED):
         if name.startswith(f"{table}@"):
             with contextlib.suppress(FileNotFoundError, ValueError):  # of a finished one; damaged, so nothing goes
-                found.update(json.loads((lake / RETIRED / name).read_text()))
+                found.update(noted(lake / RETIRED / name))
     return frozenset(found)
+
+
+def noted(note: Path) -> list[str]:
+    """The segments that a note in `.retired/` names. Raises ValueError when it is damaged."""
+    places = json.loads(note.read_text())
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        raise ValueError("it is no list of names")
+    return places
 
 
 def partitions(base: Path | str) -> Iterator[str]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Final
 
 from analytics.inventory import FRAMES, KINDS, Held, Inventory
-from analytics.listing import RETIRED, names_in, open_merges, retired_segments
+from analytics.listing import RETIRED, names_in, noted, open_merges, retired_segments
 from analytics.merge_jobs import swapping
 from analytics.segments import HOUR_S, partition_hour
 from engine.retention_config import RetentionConfig
@@ -141,12 +141,11 @@ class Retention:
             gone = {(table, place) for table in tables for place in retired_segments(self.lake, table)}
             merging = {(table, merge.partition) for table in tables for merge in open_merges(self.lake, table)}
             old, files = Cut(kind, AGE), list[Held]()
+            youngest = now - YOUNG_S if kind == FRAMES else float("inf")
             for held in self._inventory.of(kind):
                 if (held.table, held.place) in gone:
                     pending += held.size
-                elif (held.table, held.place.rpartition("/")[0]) in merging:
-                    continue
-                elif kind == FRAMES and now - held.written < YOUNG_S:
+                elif (held.table, os.path.dirname(held.place)) in merging or held.written > youngest:
                     continue
                 elif 0 < self.config.days(kind) * DAY_S < now - held.written:
                     old.files.append(held)
@@ -208,16 +207,19 @@ class Retention:
         for name in sorted(names_in(self._notes)):
             path = self._notes / name
             try:
+                age = self._clock() - path.stat().st_mtime
                 if name.startswith(_UNFINISHED):  # of a process that died
                     path.unlink()
-                elif not 0 <= self._clock() - path.stat().st_mtime < grace:
+                elif age < 0:  # the clock was set back: from now on
+                    os.utime(path, (self._clock(),) * 2)
+                elif age >= grace:
                     if acute and grace < self.grace_s:
                         self._say(
                             f"the disk is nearly full: deleting after {grace:g} s instead of {self.grace_s:g}", "full"
                         )
                     table = name.partition("@")[0]
                     if table in _TABLES:
-                        self._delete(table, json.loads(path.read_text()))
+                        self._delete(table, noted(path))
                     path.unlink()
             except (OSError, ValueError) as error:
                 self._say(f"cannot delete what {path} names: {error}", "problem")

@@ -80,7 +80,7 @@ def start_dashboard(lake: Path, listener: socket.socket, web: WebConfig) -> Any:
 
 
 def start_upkeep(lake: Path, retention: RetentionConfig) -> None:
-    """What merges small segments and deletes old ones, as a process of its own at the lowest priority; it ends with us."""
+    """What merges small segments and deletes old ones: a process of the lowest priority that ends with us."""
     given = ["--with-parent", str(os.getpid()), "--retention", json.dumps(asdict(retention))]
     subprocess.Popen(
         [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given],

@@ -87,8 +87,12 @@ def _refused(error: EngineError) -> Response:
         403 if isinstance(error, NotAllowed) else 404 if isinstance(error, NotFound)
         else 504 if isinstance(error, Stopped) else 400 if isinstance(error, ConfigError) else 503
     )  # fmt: skip
+    return _json(_told(error), status)
+
+
+def _told(error: EngineError) -> dict[str, Any]:
     line = getattr(error, "line", None)  # of SQL
-    return _json({"error": str(error)} | ({"line": line} if line else {}), status)
+    return {"error": str(error)} | ({"line": line} if line else {})
 
 
 def _json(answer: dict[str, Any], status: int = 200) -> Response:
@@ -198,7 +202,12 @@ def _sql(blueprint: Blueprint, runner: SqlRunner) -> None:
         sql = _text(given, "sql", sqlrun.MAX_TEXT) or ""
         run_id, form = _text(given, "id", 64), _text(given, "format", 20) or "json"
         if form == "json":
-            return _json(_noted(runner, sql, run_id))
+            try:
+                return _json(_noted(runner, sql, run_id))
+            except EngineError as error:
+                if given.get("tell") is not True:
+                    raise
+                return _json(_told(error))  # to whoever is writing the query, its error is an answer
         if form not in export.MEDIA:
             raise ConfigError(f"format {form!r} is unknown; use json, {', '.join(export.MEDIA)}")
         _note("export", question="sql", format=form, sql=sql)

@@ -72,7 +72,7 @@ def schema_of(lake: Path) -> dict[str, Any]:
         ).fetchall()
         functions = con.execute(
             "SELECT function_name, array_to_string(any_value(parameters), ', ') FROM duckdb_functions() "
-            "WHERE NOT internal AND function_type = 'table_macro' GROUP BY ALL ORDER BY ALL"
+            "WHERE NOT internal AND function_type = 'table_macro' AND function_name[1] <> '_' GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     finally:
         con.close()

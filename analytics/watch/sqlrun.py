@@ -107,7 +107,7 @@ class SqlRunner:
             if not statements:
                 raise ConfigError("the SQL is empty; try SELECT count(*) FROM packets")
             for statement in statements:
-                run.at = statement.query
+                run.at = statement.query.strip()  # DuckDB counts lines from its first word
                 if statement is statements[-1]:
                     break
                 run.con.execute(statement.query).fetchall()
@@ -148,7 +148,8 @@ class SqlRunner:
                 if run.reason is not None:
                     raise Stopped(run.reason) from None
                 said = _said(error, self.lake)
-                raise SqlError(said, _line(said, run.at, run.sql)) from None
+                line = _line(said, run.at, run.sql)
+                raise SqlError(_PLACE.sub(f"— line {line}, at: ", said), line) from None
             finally:
                 ended.set()
                 watch.join()

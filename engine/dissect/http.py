@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from engine.dissect._http_head import MAX_HEAD, Head, head_end, impossible, parse, start_of
 from engine.dissect._segments import Segments, distance
-from engine.dissect.base import TCP, UDP, Application, Flow, Message, Pattern, Verdict, column
+from engine.dissect.base import TCP, UDP, Application, Flow, Message, Parser, Pattern, Verdict, column
 
 _QUEUE: Final = 64  # requests waiting for their responses
 _BODY: Final = 1 << 30  # a longer body cannot be told from the previous one by sequence numbers
 _CHUNKS: Final = 256
+_ENTRY: Final = 3  # first word of a kernel's entry, see `resume`
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]{0,256}\n")
 
 
@@ -191,6 +193,28 @@ class _Parser:
             side.discard()
         else:
             side.body_end = (side.position + length) & 0xFFFF_FFFF
+
+
+def resume(flow: Flow, entry: Sequence[int], request: Message | None) -> Parser:
+    """A parser that goes on where a kernel was, whose entry this is (`engine.kernels.app_http`): each side's next
+    sequence number, end of its body, time of its last head and segment; then what became of the last request."""
+    parser = _Parser(flow)
+    for at, side in enumerate(parser._sides, _ENTRY):
+        side._next = entry[at] if entry[at] >= 0 else None
+        side.body_end = entry[at + 2] if entry[at + 2] >= 0 else None
+        side.head_ts, side.ts = entry[at + 4], entry[at + 6]
+    state = entry[_ENTRY + 8]
+    if state:
+        parser._asked = True
+        head = parse(request.data) if request is not None else None
+        asked = _Request(entry[_ENTRY + 5], head or Head("GET", b"/", 0, "1.1", {}))
+        parser._sides[1].request = asked
+        if head is None:
+            asked.answered = True
+        else:
+            asked.row["ts"] = asked.ts
+            parser._queue.append(asked)
+    return parser
 
 
 def _chunked_length(buffer: bytearray) -> int | None:

@@ -1,8 +1,11 @@
-"""LDAP (RFC 4511 4.1.1): recognised by a bind, a search or their answers; StartTLS ends what can be read (4.14)."""
+"""LDAP (RFC 4511 4.1.1): recognised by a bind, a search or their answers; StartTLS ends what can be read (4.14).
+
+A row is a simple bind with a password, which is not kept.
+"""
 
 from __future__ import annotations
 
-from engine.dissect.base import TCP, UDP, Application, Flow, Message, Pattern, Verdict
+from engine.dissect.base import TCP, UDP, Application, Flow, Message, Pattern, Verdict, column, text_of
 
 _BIND, _BOUND, _SEARCH, _FOUND, _DONE, _EXTENDED, _EXTENDED_DONE = 0x60, 0x61, 0x63, 0x64, 0x65, 0x77, 0x78
 _STARTTLS = b"1.3.6.1.4.1.1466.20037"
@@ -25,7 +28,16 @@ class _Parser:
         if not starts and not _fits(tag, body):
             return Verdict.MORE if self._flow.app else Verdict.FOREIGN
         self._flow.app, self._tls = "ldap", starts
+        if tag == _BIND and message.from_client:
+            self._bind(body, message.ts)
         return Verdict.MORE if starts else Verdict.DONE
+
+    def _bind(self, body: bytes, ts: int) -> None:
+        """A name and a password of some length is a simple bind with authentication (4.2, RFC 4513 5.1.3)."""
+        _, name, length = _header(body, 3)
+        tag, _, secret = _header(body, name + length)
+        if tag == 0x80 and secret:
+            self._flow.emit(ts=ts, user=text_of(body[name : name + length], 256), password_sent=True)
 
     def finish(self) -> None:
         """Nothing is kept."""
@@ -101,4 +113,8 @@ APPLICATION = Application(
     meaning="Lightweight Directory Access Protocol",
     patterns=(*_patterns(TCP), *_patterns(UDP, (389, 3268))),
     parser=_Parser,
+    columns=(
+        column("user", "text", "", "Name that the client binds as", "RFC 4511 4.2"),
+        column("password_sent", "bool", "", "A password was sent in clear; it is not kept", "RFC 4513 5.1.3"),
+    ),
 )

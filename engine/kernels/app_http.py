@@ -315,14 +315,9 @@ def step(e, side, buf, start, end, seq, ts, table, order, slot, records, entries
                 over = entries[e, E_REQUEST] == WAITING and (entries[e, E_MESSAGE + M_TS] > entries[e, E_HEAD_TS])
             if over:
                 return 0
-        entries[e, E_NEXT + side] = (seq + length) & 0xFFFFFFFF
-        entries[e, E_TS + side] = ts
-        return 1
+        return _pass_over(e, side, was, seq, ts, entries)
     if not head:  # of a body whose length is not known
-        if was < 0:
-            entries[e, E_NEXT + side] = seq
-        entries[e, E_TS + side] = ts
-        return 1
+        return _pass_over(e, side, was, seq, ts, entries)
     if side:
         if entries[e, E_REQUEST] == WAITING or not is_request(buf, start, end, g):
             return 0
@@ -358,6 +353,15 @@ def step(e, side, buf, start, end, seq, ts, table, order, slot, records, entries
     entries[e, E_REQUEST] = ANSWERED
     entries[e, E_COUNT] = 0
     _passed(e, seq + length, seq + after - start + size if size >= 0 else np.int64(-1), ts, entries)
+    return 1
+
+
+@helper
+def _pass_over(e, side, was, seq, ts, entries):
+    """A segment of a body: it may still be sent again as something else."""
+    if was < 0:
+        entries[e, E_NEXT + side] = seq
+    entries[e, E_TS + side] = ts
     return 1
 
 

@@ -35,6 +35,8 @@ def single(item: dict[str, Any], dropped: int = 0) -> Message:
     lines += [
         f"since {_time(incident['first_seen'])} UTC, last {_time(incident['last_seen'])} UTC, count {incident['count']}"
     ]
+    if incident.get("event") == "manual":
+        lines.append(f"entered by {incident.get('actor', '')}")
     if incident.get("source"):
         lines.append(f"seen on {incident['source']}, sensor {item.get('sensor', '')}")
     lines += _numbers(incident.get("evidence"))

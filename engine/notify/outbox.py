@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.alert_config import NotifyConfig, TargetConfig
-from engine.alert_row import SEVERITIES
+from engine.alert_row import SEVERITIES, STATES
 
 FOLDER: Final = ".notify"
 DROPPED: Final = "dropped"  # a file of one byte for each message given up
@@ -33,7 +33,7 @@ class Outbox:
     def put(self, row: dict[str, Any]) -> int:
         """File a row of `alert_events` for each target that it concerns. Returns how many. Raises OSError."""
         incident_id = row.get("incident_id")
-        if incident_id is None or row["event"] not in ("opened", "updated", "closed"):
+        if incident_id is None or row["event"] not in STATES:
             return 0
         told = self._told.get(incident_id, set())
         closed = row["event"] == "closed"
@@ -41,16 +41,15 @@ class Outbox:
             t for t in self._config.targets
             if (closed and t.on_close and t.name in told) or (not closed and t.name not in told and _concerns(t, row))
         ]  # fmt: skip
-        if closed:
-            self._told.pop(incident_id, None)
-        elif wanted:
-            self._told[incident_id] = told | {t.name for t in wanted}
-            if len(self._told) > _REMEMBERED:
-                del self._told[next(iter(self._told))]
         for target in wanted:
             self._file(
                 target.name, {"event": "closed" if closed else "opened", "sensor": self._sensor, "incident": row}
             )
+            told = self._told[incident_id] = told | {target.name}  # only now: the next change tries again
+        if closed:
+            self._told.pop(incident_id, None)
+        elif len(self._told) > _REMEMBERED:
+            del self._told[next(iter(self._told))]
         return len(wanted)
 
     def _file(self, target: str, item: dict[str, Any]) -> None:

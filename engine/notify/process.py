@@ -7,6 +7,7 @@ It ends when standard input does, that is with the engine, after a last try to s
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -34,7 +35,8 @@ def start(lake: Path, config: NotifyConfig) -> subprocess.Popen[bytes]:
         cwd=Path(__file__).resolve().parents[2],
     )
     assert process.stdin is not None
-    line = json.dumps({"targets": targets, "give_up_s": config.give_up_h * 3600}).encode() + b"\n"
+    settings = {"targets": targets, "give_up_s": config.give_up_h * 3600, "last_try_s": LAST_TRY_S}
+    line = json.dumps(settings).encode() + b"\n"
     try:
         process.stdin.write(line)
         process.stdin.flush()
@@ -45,7 +47,7 @@ def start(lake: Path, config: NotifyConfig) -> subprocess.Popen[bytes]:
 
 def main(lake: Path) -> None:
     """Send until standard input ends."""
-    settings = json.loads(sys.stdin.buffer.readline() or b'{"targets": []}')
+    settings = json.loads(sys.stdin.buffer.readline() or b'{"targets": [], "last_try_s": 0}')
     ending = threading.Event()
     threads = [
         threading.Thread(target=_serve, args=(lake, target, settings["give_up_s"], ending), daemon=True)
@@ -56,7 +58,7 @@ def main(lake: Path) -> None:
     while sys.stdin.buffer.read(1):
         pass
     ending.set()
-    deadline = time.monotonic() + LAST_TRY_S
+    deadline = time.monotonic() + settings["last_try_s"]
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     os._exit(0)  # a thread may hang in a look-up of a name
@@ -67,10 +69,11 @@ def _serve(lake: Path, target: dict[str, Any], give_up_s: float, ending: threadi
 
     folder = lake / FOLDER / target["name"]
     sender = TargetSender(folder, target["name"], AppriseSender(target["url"]), target["burst"], give_up_s, _say)
+    turn = Turn(folder)
     while True:
         try:
             ended = ending.is_set()  # looked at before: what came until then is still sent
-            busy = sender.step(ended)
+            busy = turn.ours() and sender.step(ended)
         except OSError as error:
             _say(f"notify target {target['name']}: {folder}: {error.strerror}; waiting")
             busy, ended = False, ending.wait(10)
@@ -79,6 +82,27 @@ def _serve(lake: Path, target: dict[str, Any], give_up_s: float, ending: threadi
         if ended:
             return
         ending.wait(POLL_S)
+
+
+class Turn:
+    """Of several engines that share a lake, one sends a target's messages: the next one when it has ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = -1
+
+    def ours(self) -> bool:
+        """Whether it is ours; once it is, it stays so. Raises OSError."""
+        if self._lock < 0:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self._folder / ".sending", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return False
+            self._lock = lock
+        return True
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,19 +54,17 @@ def write_counters(lake: Path, now: float) -> dict[str, int]:
     return dict(losses)
 
 
+def last_second(lake: Path) -> int:
+    """The last second with packets, since the epoch."""
+    return max(_by_second(lake)[0])
+
+
 def _by_second(lake: Path) -> tuple[Counter[int], Counter[int]]:
     packets: Counter[int] = Counter()
     sizes: Counter[int] = Counter()
     for path in (lake / "rollup_1s").rglob("*.parquet"):
-        table = pq.ParquetFile(path).read(columns=["ts", "packets", "bytes"])
-        for row in table.to_pylist():
-            second = int(row["ts"].timestamp()) if row["ts"].tzinfo else _epoch(row["ts"])
+        for row in pq.ParquetFile(path).read(columns=["ts", "packets", "bytes"]).to_pylist():
+            second = int(row["ts"].replace(tzinfo=UTC).timestamp())
             packets[second] += row["packets"]
             sizes[second] += row["bytes"]
     return packets, sizes
-
-
-def _epoch(moment: Any) -> int:
-    from datetime import UTC
-
-    return int(moment.replace(tzinfo=UTC).timestamp())

@@ -23,7 +23,7 @@ import numpy as np
 from tests.analytics.small_lake import write_mmdb
 from tests.commands import ROOT
 from tests.webui.conftest import CHROME, Site, add_people
-from tests.webui.counters import write_counters
+from tests.webui.counters import last_second, write_counters
 from tests.webui.traffic import CAPTURES, record
 
 SIZES = {"1440": (1440, 900), "1024": (1024, 768)}
@@ -39,8 +39,8 @@ PLACES = {
 }  # fmt: skip
 
 
-def dress(lake: Path, now: float, geoip_file: Path | None) -> None:
-    """People, a GeoIP database, and the counters of a capture."""
+def dress(lake: Path, now: float, geoip_file: Path | None) -> dict[str, int]:
+    """People, a GeoIP database, and the counters of a capture. Returns its losses by cause."""
     from analytics import geoip
 
     add_people(lake)
@@ -56,7 +56,7 @@ def dress(lake: Path, now: float, geoip_file: Path | None) -> None:
         geoip.use(lake, write_mmdb(lake / "places.mmdb", records))
     else:
         geoip.use(lake, geoip_file, attribution=geoip.DBIP_ATTRIBUTION, link=geoip.DBIP_LINK)
-    write_counters(lake, now)
+    return write_counters(lake, now)
 
 
 def busy() -> list[str]:
@@ -71,8 +71,9 @@ def make_lake(directory: Path, geoip_file: Path | None) -> tuple[Path, float]:
     if not told.exists():
         directory.mkdir(parents=True, exist_ok=True)
         recorded = record(directory, busy(), 400, drawn_out=True)
-        dress(recorded.lake, recorded.now, geoip_file)
-        told.write_text(json.dumps(recorded.now))
+        now = last_second(recorded.lake) + 3.0  # as a viewer of the running capture saw it
+        dress(recorded.lake, now, geoip_file)
+        told.write_text(json.dumps(now))
     return directory / "lake", float(json.loads(told.read_text()))
 
 

@@ -77,7 +77,8 @@ def _real(names: Sequence[str], most: int, drawn_out: bool) -> Frames:
         if drawn_out:
             length = chance.uniform(30, 120)
             begin = chance.uniform(-length / 2, SPAN_S - length / 2)
-            out += [(max(0.0, begin + length * i / len(frames)), frame) for i, (_, frame) in enumerate(frames)]
+            placed = [(begin + length * i / len(frames), frame) for i, (_, frame) in enumerate(frames)]
+            out += [(at, frame) for at, frame in placed if 0 <= at < SPAN_S]
             continue
         begin = chance.random() * SPAN_S * 0.8
         out += [(begin + min(50.0, max(0.0, at - frames[0][0])), frame) for at, frame in frames]

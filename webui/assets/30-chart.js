@@ -90,7 +90,7 @@
     }
     const long = n * data.step_s > 1800;
     draw(box, { data: traces, layout: layout({
-      xaxis: { type: "date", range: [x[0], x[n]], nticks: 12, tickformat: n * data.step_s > 172800 ? "%b %d\n%H:%M" : long ? "%H:%M" : "%H:%M:%S", hoverformat: data.step_s >= 60 ? "%Y-%m-%d %H:%M" : "%H:%M:%S", visible: !empty },
+      xaxis: { type: "date", range: [x[0], x[n]], tickangle: 0, nticks: Math.max(3, Math.min(12, Math.floor(box.clientWidth / 84))), tickformat: n * data.step_s > 172800 ? "%b %d\n%H:%M" : long ? "%H:%M" : "%H:%M:%S", hoverformat: data.step_s >= 60 ? "%Y-%m-%d %H:%M" : "%H:%M:%S", visible: !empty },
       yaxis: { visible: !empty, ...(o.log ? { type: "log", rangemode: "normal" } : {}), ...(o.max ? { range: [0, o.max] } : {}), ...(o.tickformat ? { tickformat: o.tickformat } : {}), ...(o.suffix ? { ticksuffix: o.suffix } : {}) },
       shapes: [...gone.map(([i]) => ({ type: "rect", yref: "paper", x0: at(i), x1: at(i + 1), y0: 0, y1: 1, line: { width: 0 }, fillcolor: P.token("--critical"), opacity: 0.13, layer: "below" })), ...(o.lines || []).map((l) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: l.at, y1: l.at, line: { color: P.token(l.colour || "--critical"), width: 1.5, dash: "dash" } }))],
     }) });

@@ -145,7 +145,7 @@
       const r = a.row;
       const node = layerBox("Frame", `${F.count(a.wirelen)} bytes on the wire${a.captured && a.captured < a.wirelen ? `, ${F.count(a.captured)} captured` : ""}`, el("div", { class: "facts-pairs" },
         fact("Arrival", `${F.day(r.ts)} ${F.clockUs(r.ts)}${r.ts_nanos ? String(r.ts_nanos).padStart(3, "0") : ""} ${F.zone(r.ts)}`, true),
-        fact("Number", el("span", { title: r.source }, `${F.count(r.frame_no)} of ${r.source.split(/[\\/]/).pop()}`)),
+        fact("Number", F.count(r.frame_no)), fact("Source", el("span", { title: r.source }, r.source.split(/[\\/]/).pop())),
         fact("Sensor", P.cell("sensor", r.sensor)),
         fact("Link type", a.link_type),
         r.flow_id ? fact("Flow", P.cell("flow", String(r.flow_id))) : null,

@@ -64,7 +64,7 @@
     }[of];
     P.table("overview-talkers", {
       rows: o[of], caption: "Top talkers",
-      columns: [...first, { name: "bytes", title: "Bytes", bar: true, width: of === "conversations" ? "27%" : "38%", format: F.bytes }, { name: "packets", title: "Packets", number: true, mono: true, width: 76, format: (v) => F.text(v) }],
+      columns: [...first, { name: "bytes", title: "Bytes", bar: true, width: of === "conversations" ? "27%" : "31%", format: F.bytes }, { name: "packets", title: "Packets", number: true, mono: true, width: 76, format: (v) => F.text(v) }],
     });
   }
   function map(o) {

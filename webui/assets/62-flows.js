@@ -58,7 +58,7 @@
   function note() {
     if (!list || !list.view) return;
     const part = total > MOST ? `, the first ${F.count(MOST)} listed` : "";
-    P.setText("flows-note", [`${F.count(total)} connections${part}`, list.view.bytes ? F.bytes(list.view.bytes) : "", P.took("flows")].filter(Boolean).join(" · "));
+    P.setText("flows-note", [`${many(total, "connection")}${part}`, list.view.bytes ? F.bytes(list.view.bytes) : "", P.took("flows")].filter(Boolean).join(" · "));
   }
   P.on("took", (question) => { if (question === "flows") note(); });
   function count() {
@@ -87,6 +87,7 @@
     const id = shown;
     P.feed.ask("flow", { flow_id: id, limit: 300, range, filter: "" }).then((a) => { if (drawer === mine) fill(mine, id, a); }, (error) => { if (drawer === mine) P.failed(mine.body, error, () => open(row)); });
   }
+  const many = (n, word) => `${F.count(n)} ${word}${n === 1 ? "" : "s"}`;
   const sum = (values) => values.reduce((s, v) => s + (v || 0), 0), last = (values) => values[values.length - 1];
   function fill(view, id, a) {
     const p = a.parts, one = (name) => p[name] ? last(p[name].filter((v) => v !== null && v !== undefined)) : undefined;
@@ -113,39 +114,43 @@
         fact("Handshake", one("rtt_us") === undefined ? null : F.duration(one("rtt_us") / 1e6)),
         fact("Retransmitted", sum(p.src_retransmits) + sum(p.dst_retransmits) ? `${F.count(sum(p.src_retransmits))} by the client, ${F.count(sum(p.dst_retransmits))} by the server` : null),
         fact("Community ID", one("community_id")), fact("Flow", P.cell("flow", id)),
-        fact("Seen by", `${one("sensor")}, ${one("source")}`), p.ts.length > 1 ? fact("Parts", F.count(p.ts.length)) : null),
+        fact("Seen by", el("span", { title: one("source") }, `${one("sensor")}, ${String(one("source")).split(/[\\/]/).pop()}`)), p.ts.length > 1 ? fact("Parts", F.count(p.ts.length)) : null),
       el("div", { class: "split", role: "img", "aria-label": `Sent ${F.bytes(sent)}, received ${F.bytes(received)}` },
-        el("div", { class: "split-text" }, el("span", {}, `Client sent ${F.bytes(sent)} in ${F.count(sum(p.src_packets))} packets`), el("span", {}, `Server sent ${F.bytes(received)} in ${F.count(sum(p.dst_packets))} packets`)),
+        el("div", { class: "split-text" }, el("span", {}, `Client sent ${F.bytes(sent)} in ${many(sum(p.src_packets), "packet")}`), el("span", {}, `Server sent ${F.bytes(received)} in ${many(sum(p.dst_packets), "packet")}`)),
         el("div", { class: "split-bar" }, el("i", { style: { width: share(sent) } }), el("b", { style: { width: share(received) } }))),
-      el("h3", {}, a.packets.ts.length < packets ? `The first ${F.count(a.packets.ts.length)} of ${F.count(packets)} packets` : `${F.count(packets)} packets`),
+      el("h3", {}, a.packets.ts.length < packets ? `The first ${F.count(a.packets.ts.length)} of ${many(packets, "packet")}` : many(packets, "packet"), el("span", { class: "muted" }, "  client up, server down")),
       el("div", { id: "flows-one", class: "flow-chart" }),
       el("div", { id: "flows-packets", class: "flow-packets scroll", tabindex: "0", "aria-label": "Packets of the flow" }),
       ...Object.entries(a.applications).flatMap(([table, columns]) => messages(table, columns)));
-    stems(a, one("src_ip"), one("src_port"));
+    const isClient = (r) => r.src === one("src_ip") && (r.sport === null || r.sport === one("src_port"));
+    stems(a, began, isClient);
     P.table("flows-packets", {
       rows: a.packets, caption: "Packets of the flow", empty: "Its packets are no longer in the lake.",
       columns: [
         { name: "ts", title: "After", number: true, mono: true, width: 86, format: (v) => F.duration((v - began) / 1e6) },
-        { name: "src", title: "From", width: 66, format: (v, r) => v === one("src_ip") && (r.sport === null || r.sport === one("src_port")) ? "client" : "server" },
+        { name: "src", title: "From", width: 66, format: (v, r) => isClient(r) ? "client" : "server" },
         { name: "len", title: "Length", number: true, mono: true, width: 68 },
         { name: "info", title: "Info", mono: true },
       ],
     });
   }
-  // Packets as lines over time: the client's up, the server's down.
-  function stems(a, client, port) {
-    const rows = P.rows(a.packets), at = (us) => `${F.iso(us).slice(0, 19)}.${String(us % 1e6).padStart(6, "0")}`;
-    const of = (mine) => rows.filter((r) => (r.src === client && (r.sport === null || r.sport === port)) === mine);
+  // Packets as lines since its beginning: the client's up, the server's down.
+  function stems(a, began, isClient) {
+    const rows = P.rows(a.packets), span = (Math.max(...rows.map((r) => r.ts), began) - began) / 1e6, [scale, unit] = span < 0.002 ? [1, " µs"] : span < 2 ? [1e3, " ms"] : [1e6, " s"];
+    const of = (mine) => rows.filter((r) => isClient(r) === mine), most = (mine) => Math.max(0, ...of(mine).map((r) => r.len));
     const trace = (mine, title, colour) => ({
-      type: "scatter", mode: "lines+markers", name: title, x: of(mine).flatMap((r) => [at(r.ts), at(r.ts), null]), y: of(mine).flatMap((r) => [0, mine ? r.len : -r.len, null]), connectgaps: false,
-      text: of(mine).flatMap((r) => ["", P.chart.plain(`${F.count(r.len)} B ${r.info || ""}`), ""]), hovertemplate: "%{text}", marker: { size: 4, color: P.token(colour) }, line: { width: 1.5, color: P.token(colour) },
+      type: "scatter", mode: "lines+markers", name: title, x: of(mine).flatMap((r) => [(r.ts - began) / scale, (r.ts - began) / scale, null]), y: of(mine).flatMap((r) => [0, mine ? r.len : -r.len, null]), connectgaps: false,
+      text: of(mine).flatMap((r) => ["", P.chart.plain(`${title}: ${F.count(r.len)} B ${r.info || ""}`), ""]), hovertemplate: "%{text}<extra></extra>",
+      marker: { size: of(mine).flatMap(() => [0, 5, 0]), color: P.token(colour), line: { width: 0 } }, line: { width: 1.5, color: P.token(colour) },
     });
+    const up = most(true), down = most(false), ticks = [...new Set([-down, 0, up])];
     P.chart.plot("flows-one", [trace(true, "Client", "--c-tls"), trace(false, "Server", "--c-http")], {
-      hovermode: "closest", margin: { l: 52, r: 14, t: 6, b: 24 }, xaxis: { type: "date", nticks: 6, tickformat: "%H:%M:%S" }, yaxis: { rangemode: "normal", zeroline: true, zerolinecolor: P.token("--border"), nticks: 5, tickformat: "~s" },
+      hovermode: "closest", margin: { l: 60, r: 16, t: 8, b: 24 }, xaxis: { type: "linear", nticks: 6, ticksuffix: unit, rangemode: "tozero" },
+      yaxis: { rangemode: "normal", zeroline: true, zerolinecolor: P.token("--border"), tickvals: ticks, ticktext: ticks.map((v) => F.bytes(Math.abs(v))), range: [-down * 1.15 - (up || 1) * 0.06, (up || down) * 1.15] },
     });
     const box = P.byId("flows-one");
     box.setAttribute("role", "img");
-    box.setAttribute("aria-label", `Packets over time by length: ${of(true).length} of the client up, ${of(false).length} of the server down`);
+    box.setAttribute("aria-label", `Packets since the beginning by length: ${of(true).length} of the client up, ${of(false).length} of the server down`);
   }
   const ALSO = new Set(["ts", "flow_id", "sensor", "date", "hour", "source", "src_ip", "dst_ip", "src_port", "dst_port", "frame_no", "part"]);
   const VALUES = { query: "sni", sni: "sni", host: "sni" };
@@ -153,9 +158,9 @@
     const rows = P.rows(columns), told = (v) => v !== null && v !== undefined && v !== "" && !(Array.isArray(v) && !v.length);
     const text = (v) => Array.isArray(v) ? v.join(", ") : typeof v === "object" ? JSON.stringify(v) : String(v);
     const what = (r) => [r.query, r.qtype_name || r.qtype, r.method, r.host, r.uri || r.path, r.status, r.sni, r.version, r.command].filter(told).map(text).join(" ") || table;
-    return [el("h3", {}, `${table.toUpperCase()}: ${F.count(rows.length)} ${rows.length === 1 ? "message" : "messages"}`),
+    return [el("h3", {}, `${table.toUpperCase()}: ${many(rows.length, "message")}`),
       ...rows.slice(0, 50).map((r, i) => el("details", { class: "message", open: i === 0 && rows.length < 4 }, el("summary", { class: "mono" }, `${F.clockMs(r.ts)}  ${what(r)}`),
-        el("dl", { class: "facts" }, Object.entries(r).filter(([k, v]) => !ALSO.has(k) && told(v)).map(([k, v]) => [el("dt", {}, k.replace(/_/g, " ")), el("dd", { class: "mono" }, VALUES[k] ? P.cell(VALUES[k], text(v)) : text(v))]))))];
+        el("dl", { class: "facts" }, Object.entries(r).filter(([k, v]) => !ALSO.has(k) && told(v)).map(([k, v]) => [el("dt", {}, k.replace(/_/g, " ")), el("dd", { class: "mono" }, VALUES[k] ? P.cell(VALUES[k], text(v)) : text(v))]).flat())))];
   }
 
   P.page("flows", {

@@ -23,9 +23,9 @@
     const mean = h.totals.received / (all.received ? all.received.length * seconds : 1), [n, unit] = F.si(live ? c.pps : mean);
     P.kpi("health-rate", { value: n, unit: `${unit} pps`.trim(), note: `${live ? "" : "mean · "}${F.text(h.totals.received)} in range`, spark: all.received });
     const lost = Object.keys(LOSSES).reduce((sum, k) => { (all[k] || []).forEach((v, i) => { sum[i] = (sum[i] || 0) + v; }); return sum; }, []);
-    P.kpi("health-lost", { value: d.pct === null ? null : d.lost && d.pct < 0.01 ? "<0.01" : d.pct.toFixed(d.pct >= 10 ? 1 : 2), unit: d.pct === null ? "" : "%", note: d.pct === null ? "" : `${F.count(d.lost)} of ${F.text(d.seen)} frames`, level: d.lost ? (d.pct > 1 ? "bad" : "warn") : "", spark: lost });
+    P.kpi("health-lost", { value: d.pct === null ? null : d.lost && d.pct < 0.01 ? "<0.01" : d.pct.toFixed(d.pct >= 10 ? 1 : 2), unit: d.pct === null ? "" : "%", note: d.pct === null ? "" : `${F.count(d.lost)} of ${F.text(d.seen)}`, level: d.lost ? (d.pct > 1 ? "bad" : "warn") : "", spark: lost });
     const fill = live ? c.fill : h.totals.pool_fill, peak = h.totals.pool_fill;
-    P.kpi("health-fill", { value: fill === null ? null : fill, unit: "%", note: `peak ${peak} %${peak > 50 ? " · work was given up" : ""}`, level: fill > 50 ? "warn" : "", spark: all.pool_fill });
+    P.kpi("health-fill", { value: fill === null ? null : fill, unit: "%", note: `peak ${peak} %`, level: fill > 50 ? "warn" : "", spark: all.pool_fill });
     const now = recentOf(cpu.total), most = Math.max(...cpu.total, 0);
     P.kpi("health-cpu", { value: now === null ? null : now.toFixed(now < 10 ? 1 : 0), unit: "% of a core", note: `peak ${most.toFixed(0)} %`, spark: cpu.total });
     const k = h.disk, [room, roomUnit] = F.si(k.free);
@@ -59,15 +59,17 @@
   }
   const short = (name) => name.split("/").pop();
 
+  // Options stay on one line.
+  const words = (text) => el("span", {}, text.split(/(\[\w+\] \w+|--[\w-]+|ethtool -G)/).map((part, i) => i % 2 ? el("span", { class: "option" }, part) : part));
   function losses(h) {
     const t = h.totals, cls = (n, bad) => n ? bad : "nothing", rows = [];
     for (const [name, title] of Object.entries(LOSSES)) rows.push({ name, title, n: t[name], of: h.drops.seen, cls: cls(t[name], "loss") });
     for (const [name, [title, base]] of Object.entries(LESS)) if (t[name]) rows.push({ name, title, n: t[name], of: Math.max(t[base], t[name]), cls: "less" });
     P.table("health-losses", { rows, caption: "Losses by cause", columns: [
-      { name: "title", title: "What", width: "25%", format: (v, r) => el("span", { title: h.meanings[r.name] }, v) },
+      { name: "title", title: "What", width: "27%", format: (v, r) => el("span", { title: h.meanings[r.name] }, v) },
       { name: "n", title: "How many", number: true, width: 82, format: (v, r) => el("span", { class: r.cls }, F.count(v)) },
       { name: "of", title: "Share", number: true, width: 74, format: (v, r) => el("span", { class: r.cls }, share(r.n, v)) },
-      { name: "remedy", title: "What to do", format: (v, r) => el("span", { class: r.n ? "" : "nothing" }, r.n ? h.remedies[r.name] || "–" : "–") },
+      { name: "remedy", title: "What to do", format: (v, r) => r.n ? words(h.remedies[r.name] || "–") : el("span", { class: "nothing" }, "–") },
     ] });
     const own = Object.keys(LOSSES).filter((k) => k !== "interface_drops").reduce((sum, k) => sum + t[k], 0), open = t.received - t.rows - own;
     P.setText("health-books", !t.received ? "" : open ? `${F.count(t.received)} received, ${F.count(Math.abs(open))} on their way` : `${F.count(t.received)} received = ${F.count(t.rows)} rows + ${F.count(own)} lost`);
@@ -78,7 +80,7 @@
       { name: "received", title: "Frames", number: true, width: 78, format: (v) => F.text(v) },
       { name: "wire_bytes", title: "Bytes", number: true, width: 82, format: (v) => F.bytes(v) },
       { name: "lost", title: "Lost", number: true, width: 82, format: (v, r) => el("span", { class: v ? "loss" : "nothing", title: `${F.count(v)} frames` }, v ? share(v, r.received + r.interface_drops) : "0") },
-      { name: "ring_frames", title: "In the ring", number: true, width: 88, format: (v) => F.text(v) },
+      { name: "ring_frames", title: "Most in ring", number: true, width: 88, format: (v) => F.text(v) },
     ] });
   }
   function stages(h) {
@@ -99,9 +101,9 @@
     const shown = items.slice(0, 5), rest = items.slice(5).reduce((sum, [, v]) => sum + v, 0), bars = el("div", {});
     P.keepFocus(box, () => box.replaceChildren(
       el("div", { class: "meter", role: "img", "aria-label": `Lake ${F.bytes(d.lake)}, others ${F.bytes(other)}, free ${F.bytes(d.free)} of ${F.bytes(d.total)}` }, el("i", { class: "ours", style: width(d.lake) }), el("i", { style: width(other) })),
-      el("div", { class: "disk-line" }, el("span", {}, `lake ${F.bytes(d.lake)}`), el("span", {}, `others ${F.bytes(other)}`), el("span", {}, `free ${F.bytes(d.free)} of ${F.bytes(d.total)}`)), bars));
+      el("div", { class: "disk-line" }, el("span", {}, `lake ${F.bytes(d.lake)}`), el("span", {}, `others ${F.bytes(other)}`), el("span", {}, `free ${F.bytes(d.free)}`)), bars));
     P.chart.bars(bars, [...shown, ...(rest ? [[`${items.length - 5} more`, rest]] : [])].map(([name, value]) => ({ name, value, colour: "--accent" })));
-    P.setText("health-disk-note", d.days_left === null ? "" : `${left(d.days_left)} left`);
+    P.setText("health-disk-note", `${F.bytes(d.total)} in all`);
   }
   function unreadable(h) {
     const box = P.byId("health-unreadable"), all = Object.entries(h.unreadable);

@@ -68,8 +68,9 @@
     running = id;
     busy(true);
     try {
-      const answer = await P.feed.post("sql", { sql, id });
+      const answer = await P.feed.post("sql", { sql, id, tell: true });
       if (running !== id) return;
+      if (answer.error) { status(""); failed(answer, offset); return; }
       result = answer; ran = sql;
       status(`${F.count(answer.count)} ${answer.count === 1 ? "row" : "rows"} · ${F.duration(answer.ms / 1000)}${answer.truncated ? ` · only the first ${F.count(answer.count)} are shown; the export has all` : ""}`);
       show();
@@ -82,12 +83,12 @@
     }
   }
   function failed(error, offset) {
-    const box = P.byId("sql-error"), found = / — line (\d+)/.exec(error.message), line = error.line || (found && Number(found[1]));
+    const box = P.byId("sql-error"), message = error.error || error.message, found = / — line (\d+)/.exec(message), line = error.line || (found && Number(found[1]));
     box.hidden = false;
-    box.textContent = error.message.replace(/^SQL: /, "") + (line && !found ? ` — line ${line + offset}` : "");
+    box.textContent = message.replace(/^SQL: /, "") + (line && !found ? ` — line ${line + offset}` : "");
     if (!line || !editor) return;
     const row = Math.min(editor.session.getLength(), line + offset) - 1;
-    editor.session.setAnnotations([{ row, column: 0, text: error.message, type: "error" }]);
+    editor.session.setAnnotations([{ row, column: 0, text: message, type: "error" }]);
     const Range = window.ace.require("ace/range").Range;
     editor.session.addMarker(new Range(row, 0, row, 1), "sql-wrong", "fullLine");
     editor.scrollToLine(row, true, false);
@@ -148,6 +149,11 @@
     box.replaceChildren(select("Type", "kind", [["bar", "Bars"], ["line", "Line"], ["scatter", "Points"]]), select("x", "x", names.map((n, i) => [i, n])), select("y", "y", numbers.map((i) => [i, names[i]])));
     draw();
   }
+  // Of names, as many as there is room for, and the beginning of long ones.
+  function ticks(x) {
+    const every = Math.ceil(x.length / 24), some = x.filter((_, i) => i % every === 0);
+    return { tickvals: some, ticktext: some.map((t) => t.length > 18 ? `${t.slice(0, 17)}…` : t) };
+  }
   function draw() {
     const c = result.columns[chosen.x], y = result.columns[chosen.y], most = chosen.kind === "bar" ? 60 : 10000, rows = result.rows.slice(0, most), box = P.byId("sql-chart");
     if (box.querySelector(".empty")) { box.replaceChildren(); box.packetlakeFigure = null; }
@@ -158,7 +164,7 @@
     const kind = TIME.test(c.type) ? "date" : NUMBER.test(c.type) ? "linear" : "category";
     P.chart.plot(box, [{ ...trace, name: P.chart.plain(y.name), hovertemplate: "%{x}: %{y:,.6~g}<extra></extra>" }], {
       hovermode: "closest", margin: { l: 60, r: 16, t: 12, b: 74 },
-      xaxis: { type: kind, title: { text: P.chart.plain(c.name), font: { size: 11.5 }, standoff: 8 }, automargin: true, nticks: kind === "category" ? undefined : 10, tickangle: kind === "category" && rows.length > 8 ? -35 : 0 },
+      xaxis: { type: kind, title: { text: P.chart.plain(c.name), font: { size: 11.5 }, standoff: 8 }, automargin: true, ...(kind === "category" ? ticks(x) : { nticks: 10 }), tickangle: kind === "category" && rows.length > 8 ? -35 : 0 },
       yaxis: { title: { text: P.chart.plain(y.name), font: { size: 11.5 } }, automargin: true, nticks: 6, tickformat: "~s" },
     });
     box.setAttribute("role", "img");

@@ -38,11 +38,12 @@ def layout(_context: Context) -> list[Any]:
             _card("Sources", html.Div(id="health-sources", className="scroll"), "sources", None),
         ]),
         html.Div(className="row health-row thirds", children=[
-            _card("CPU by stage", parts.graph("health-stages", 170), "usage",
-                  html.Div(id="health-stages-legend", className="legend")),
+            _card("CPU by stage", html.Div(className="legend-first", children=[
+                html.Div(id="health-stages-legend", className="legend"), parts.graph("health-stages", 150)]), "usage", None),
             _card("Pressure", parts.graph("health-pressure", 170), "usage", parts.tabs(
-                "health-pressure", "Of what", {"pool_fill": "Engine's batches", "ring_frames": "Kernel's ring"})),
-            parts.card("Disk", html.Div(id="health-tables", className="scroll"), extra=html.Div(id="health-disk-note", className="note")),
+                "health-pressure", "Of what", {"pool_fill": "Batches", "ring_frames": "Ring"})),
+            parts.card("Disk", html.Div(id="health-tables", className="scroll"),
+                       extra=html.Div(id="health-disk-note", className="note")),
         ]),
         html.Div(id="health-unreadable", className="banner", hidden=True),
     ]  # fmt: skip

@@ -1,0 +1,37 @@
+// Hosts by country and city.
+(function () {
+  "use strict";
+  const P = window.packetlake, F = P.format, el = P.el, H = P.hosts = P.hosts || {};
+  let last = null;
+
+  function paint(a) {
+    last = a;
+    const by = P.tab("hosts-measure") || "bytes", text = by === "bytes" ? F.bytes : (v) => `${F.count(v)} ${v === 1 ? "host" : "hosts"}`;
+    const c = a.countries, t = a.cities, host = P.byId("hosts-map").closest("[data-graph]");
+    P.chart.map("hosts-map",
+      c.country.map((code, i) => ({ iso3: c.iso3[i], name: c.country_name[i] || code, value: c[by][i], text: text(c[by][i]) })).filter((x) => x.iso3),
+      t.city.map((name, i) => ({ lat: t.lat[i], lon: t.lon[i], value: t[by][i], text: `${name || t.country_name[i] || "unknown place"}: ${text(t[by][i])}` })),
+      { onCountry: (iso3, without) => P.url.add("country", iso3, without) });
+    const over = host.querySelector(":scope > .empty.over");
+    if (a.database) { if (over) over.remove(); } else if (!over) {
+      host.append(el("div", { class: "empty over" }, el("span", {}, "Where public addresses are needs a GeoIP database: ", el("code", {}, "engine geoip install")),
+        document.querySelector("[data-nav=configuration]") ? el("a", { class: "link", href: "/configuration" }, "Configuration") : null));
+    }
+    P.byId("hosts-map-foot").replaceChildren(
+      el("span", {}, P.cell("country", "private", `${F.count(a.internal.hosts)} internal`), ` ${F.bytes(a.internal.bytes)}`),
+      el("span", {}, P.cell("country", "none", `${F.count(a.unlocated.hosts)} not located`), ` ${F.bytes(a.unlocated.bytes)}`),
+      a.attribution ? el("a", { class: "credit", href: a.link || null, target: "_blank", rel: "noopener noreferrer" }, a.attribution) : null);
+    const top = P.rows(c);
+    P.table("hosts-countries", {
+      rows: top.sort((x, y) => y[by] - x[by]), caption: "Countries", empty: a.database ? "No host in this range is located." : "Nothing is located without a GeoIP database.",
+      columns: [
+        { name: "country", title: "Country", width: "40%", format: (v, r) => P.cell("country", v, r.country_name || v) },
+        { name: "hosts", title: "Hosts", number: true, mono: true, width: 64, format: F.count },
+        { name: "bytes", title: "Bytes", bar: true, format: F.bytes },
+      ],
+    });
+    const sum = c.hosts.reduce((x, y) => x + y, 0);
+    P.setText("hosts-note", [`${F.count(sum)} ${sum === 1 ? "host" : "hosts"} in ${F.count(c.country.length)} ${c.country.length === 1 ? "country" : "countries"}`, H.ignored(a)].filter(Boolean).join(" · "));
+  }
+  H.map = { paint, mount() { last = null; P.onTab("hosts-measure", () => last && paint(last)); } };
+})();
