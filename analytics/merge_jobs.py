@@ -33,6 +33,7 @@ from typing import Any, Final
 from analytics.listing import KEPT, MERGING, OPEN, SUFFIX, names_in, partitions, retired_segments
 from analytics.segments import SEGMENT_NAME, partition_hour
 from analytics.system import UNSUPPORTED, exchange
+from engine import lake_format
 from engine.errors import StoreError
 from engine.tables import TABLES
 
@@ -95,6 +96,7 @@ class Compactor:
 
     def __enter__(self) -> Compactor:
         """Take the lake and clean up after a process that died. Raises StoreError when another process has it."""
+        lake_format.check(self.lake)
         try:
             self._root.mkdir(exist_ok=True)
             self._lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

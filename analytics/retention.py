@@ -135,33 +135,36 @@ class Retention:
 
     def plan(self) -> list[Cut]:
         """What is due now. Nothing is touched."""
-        now, left, cuts = self._clock(), dict[str, list[Held]](), list[Cut]()
-        space, pending = self.space, 0
+        now, space, pending = self._clock(), self.space, 0
+        left, cuts = dict[str, list[Held]](), list[Cut]()
+        merging: set[tuple[str, str]] = set()
         for kind, tables in KINDS.items():
             gone = {(table, place) for table in tables for place in retired_segments(self.lake, table)}
-            merging = {(table, merge.partition) for table in tables for merge in open_merges(self.lake, table)}
+            merging |= {(table, merge.partition) for table in tables for merge in open_merges(self.lake, table)}
             old, files = Cut(kind, AGE), list[Held]()
             youngest = now - YOUNG_S if kind == FRAMES else float("inf")
             for held in self._inventory.of(kind):
                 if (held.table, held.place) in gone:
                     pending += held.size
-                elif (held.table, os.path.dirname(held.place)) in merging or held.written > youngest:
+                elif held.written > youngest:
                     continue
-                elif 0 < self.config.days(kind) * DAY_S < now - held.written:
+                elif 0 < self.config.days(kind) * DAY_S < now - held.written and not _within(held, merging):
                     old.files.append(held)
                 else:
                     files.append(held)
             large = Cut(kind, SIZE)
             if most := self.config.most_bytes(kind):
-                large.files, files = _oldest(files, sum(held.size for held in files) - most)
-            left[kind] = files
+                large.files = _oldest(files, sum(held.size for held in files) - most, merging, space.acute)
+            large_ones = set(large.files)
+            left[kind] = [held for held in files if held not in large_ones]
             cuts += [old, large]
         missing = space.wanted - space.free - pending - sum(cut.size for cut in cuts)
-        for kind in KINDS:
-            files, _ = _oldest(left[kind], missing)
-            cut = Cut(kind, SPACE, files)
+        for kind, files in left.items():
+            cut = Cut(kind, SPACE, _oldest(files, missing, merging, space.acute))
             missing -= cut.size
             cuts.append(cut)
+            if missing > 0 and not space.acute and len(cut.files) < len(files):  # what is older is being merged
+                break
         return [cut for cut in cuts if cut.files]
 
     # --- how it goes ---------------------------------------------------------------------------------------------
@@ -273,10 +276,21 @@ class Retention:
 _TABLES: Final = frozenset(table for tables in KINDS.values() for table in tables)
 
 
-def _oldest(files: list[Held], size: int) -> tuple[list[Held], list[Held]]:
-    """The files cut in two: the oldest that together have `size` bytes, and the others."""
-    at = 0
-    while at < len(files) and size > 0:
-        size -= files[at].size
-        at += 1
-    return files[:at], files[at:]
+def _within(held: Held, merging: set[tuple[str, str]]) -> bool:
+    return (held.table, os.path.dirname(held.place)) in merging
+
+
+def _oldest(files: list[Held], size: int, merging: set[tuple[str, str]], acute: bool) -> list[Held]:
+    """The oldest files that together have `size` bytes. What is being merged cannot go: newer ones wait for it, unless
+    the matter is urgent."""
+    found: list[Held] = []
+    for held in files:
+        if size <= 0:
+            break
+        if _within(held, merging):
+            if acute:
+                continue
+            break
+        found.append(held)
+        size -= held.size
+    return found

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 
 from analytics.listing import MERGING, live_segments
+from engine import lake_format
 from engine.errors import StoreError
 from engine.schema import SQL_TYPES, Column
 from engine.tables import TABLES
@@ -123,6 +124,7 @@ def require_lake(lake: str | Path) -> Path:
         raise StoreError(f"lake {root} cannot be read: {error.strerror}; {advice}") from None
     if not names & {*TABLES, SETTINGS}:
         raise StoreError(f"{root} is not a lake: it has no {'/, '.join(TABLES)}/ directory; {advice}")
+    lake_format.check(root)
     return root
 
 

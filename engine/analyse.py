@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from engine.applications import Applications
 from engine.config import EngineConfig
+from engine.detect.finding import Finding
 from engine.detection import Detection
 from engine.flows import FlowRows, FlowTable
 from engine.frames import FrameRing
@@ -100,6 +101,11 @@ class Analyser:
             totals.drop_rows_shed += batch.count
             return False
         return True
+
+    def notice(self, found: Finding) -> None:
+        """What the engine finds of itself, for its alerts."""
+        if self._detection is not None:
+            self._detection.notice(found)
 
     def limit(self, part: float) -> None:
         """Parsers and signatures get this part of their budgets, 0 to 1, until told otherwise."""

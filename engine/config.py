@@ -23,6 +23,7 @@ from engine.retention_config import RetentionConfig
 from engine.rule_config import RulesConfig, rules_of
 from engine.toml_values import check as _check
 from engine.toml_values import section_lines, values_of
+from engine.watchdog_config import WatchdogConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +264,7 @@ class EngineConfig:
     windows: WindowsConfig = field(default_factory=WindowsConfig)
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     web: WebConfig = field(default_factory=WebConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     eve: EveConfig = field(default_factory=EveConfig)
@@ -294,15 +296,24 @@ def _is_address(text: str) -> bool:
 
 def load_config(path: str | None) -> EngineConfig:
     """Defaults, overlaid with the TOML file when one is given. Raises ConfigError naming section, key and value."""
-    config = EngineConfig()
     if path is None:
-        return config
+        return EngineConfig()
     try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"configuration file {path}: {error.strerror}; give a readable TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration file {path} is not TOML: {error}") from None
+    config = parse_config(text, path)
+    return config.override("notify", targets=tuple(_with_url(t) for t in config.notify.targets))
+
+
+def parse_config(text: str, path: str) -> EngineConfig:
+    """Defaults, overlaid with a TOML text; `path` is how messages call it. Opens no file."""
+    config = EngineConfig()
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration file {path} is not TOML: {error}") from None
     for section, values in document.items():
         part = getattr(config, section, None) if section in {f.name for f in fields(config)} else None
@@ -313,7 +324,7 @@ def load_config(path: str | None) -> EngineConfig:
             config = replace(config, rules=rules_of(path, values))
             continue
         config = config.override(section, **values_of(path, section, part, values))
-    return config.override("notify", targets=tuple(_with_url(t) for t in config.notify.targets))
+    return config
 
 
 def _with_url(target: TargetConfig) -> TargetConfig:

@@ -154,6 +154,10 @@ class Detection:
     def _take_windows(self, table: str, rows: Rows) -> None:
         self._entity_windows.setdefault(table, []).extend(rows)
 
+    def notice(self, found: Finding) -> None:
+        """What the engine finds of itself."""
+        self._alerts.take([found], max(self._now_us, found.ts))
+
     def end_source(self, name: str) -> None:
         """A source will send no more."""
         self._alerts.take(self._detector.end_source(name), self._now_us)

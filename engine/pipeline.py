@@ -27,6 +27,7 @@ from engine.capture.pacing import Pace
 from engine.capture.savefile import SavefileSource
 from engine.config import EngineConfig
 from engine.decode import Decoder
+from engine.detect.finding import Finding
 from engine.errors import StoreError
 from engine.feed import POLL_S, Counts, Feed, LiveSourceLike
 from engine.metrics import Books, SourceTotals
@@ -114,6 +115,7 @@ class Pipeline:
         self._rows: queue.SimpleQueue[_Row] = queue.SimpleQueue()
         self._publisher = Publisher(lake, config.lake, self.run, self._books, self._store_failed, self.usage)
         self._analyser = Analyser(lake, config, self.run, self._books, self._rows.put, report, live)
+        self._notices: queue.SimpleQueue[Finding] = queue.SimpleQueue()
         self._pressure = Pressure()
         self._done = threading.Event()
         self._feeds: list[Feed] = []
@@ -193,6 +195,18 @@ class Pipeline:
     def totals(self) -> dict[str, SourceTotals]:
         """Counters per source; exact once the run has ended."""
         return self._books.all()
+
+    @property
+    def received(self) -> dict[str, int]:
+        """Frames by source as the capture threads count them now."""
+        sums: defaultdict[str, int] = defaultdict(int)
+        for feed in self._feeds:
+            sums[feed.name] += feed.counts.received
+        return sums
+
+    def notice(self, found: Finding) -> None:
+        """Have the analyse thread make an alert of it."""
+        self._notices.put(found)
 
     # --- the feeds' exchange ---------------------------------------------------------------------------------
 
@@ -290,6 +304,8 @@ class Pipeline:
             elif item is not _NOTHING:
                 self._analyser.end_source(item.name)
                 self._rows.put(item)
+            while not self._notices.empty():
+                self._analyser.notice(self._notices.get())
             self._analyser.pass_on_due()
             self.usage.tick("analyse")
 

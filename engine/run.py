@@ -100,14 +100,17 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     from engine.capture.pacing import Pace
     from engine.capture.savefile import SavefileSource
     from engine.pipeline import Pipeline
+    from engine.sensor_lock import SensorLock
     from engine.synth import GeneratedCapture
+    from engine.watchdog import Watchdog
     from engine.writer import init_lake
 
     sources = [] if generated else _open_interfaces(names, config)
-    dashboard = Dashboard(None, "")
+    dashboard, lock = Dashboard(None, ""), None
     try:
         drop()
         init_lake(lake)
+        lock = SensorLock(lake, config.lake.sensor, [GENERATED] if generated else names)
         _leave_settings(config, lake)
         pipeline = Pipeline(lake, config, report, live=not generated)
         if generated:
@@ -121,8 +124,10 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
         if dashboard.link:
             say(f"dashboard: {dashboard.link}")
         say("Ctrl-C stops")
-        return _finish(pipeline, lake, dashboard)
+        return _finish(pipeline, lake, dashboard, None if generated else Watchdog(config.watchdog), lock)
     finally:
+        if lock is not None:
+            lock.close()
         dashboard.close()
         for source in sources:
             source.close()
@@ -205,7 +210,7 @@ def on_signals(handler: Callable[[int, Any], None]) -> None:
             signal.signal(number, handler)
 
 
-def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
+def _finish(pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = None, lock: Any = None) -> int:
     """Wait for the end or a signal, stop in order, print the summary."""
     stopping: list[int] = []
 
@@ -219,6 +224,8 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
     while not ended and not stopping:
         ended = pipeline.wait(0.2)
         dashboard.check()
+        if watchdog is not None:
+            _watch(watchdog, lock, pipeline)
         _progress(pipeline.totals, time.monotonic() - started)
     if not ended and not pipeline.wait(2.5):
         pipeline.abandon()
@@ -226,6 +233,17 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard) -> int:
         raise CaptureError("the engine did not stop within 5 s; segments published before are complete")
     print_summary(pipeline.totals, time.monotonic() - started, lake, pipeline.flow_memory)
     return 2 if pipeline.incomplete else 0
+
+
+def _watch(watchdog: Any, lock: Any, pipeline: Any) -> None:
+    """Have the watchdog look, and say what it found: here, in an incident, and to `engine status`."""
+    rows = sum(t.rows for t in pipeline.totals.values())
+    watchdog.look(pipeline.received, rows, time.monotonic(), time.time_ns() // 1000)
+    for line in watchdog.lines:
+        report("warning", line)
+    for finding in watchdog.findings:
+        pipeline.notice(finding)
+    lock.wrong(watchdog.wrong)
 
 
 def _on_terminal() -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine import lake_format
 from engine.config import LakeConfig
 from engine.schema import parquet_options
 from engine.segment_file import UNFINISHED, make_directories, store_error, sync
@@ -153,6 +154,7 @@ def init_lake(lake: Path) -> None:
     """
     try:
         make_directories(lake)
+        lake_format.prepare(lake)
         for table in TABLES:
             folder = lake / table / "sensor=none" / "date=1970-01-01" / "hour=00"
             final = folder / "0-0.parquet"

@@ -1,5 +1,5 @@
-"""A lake of labelled attacks by real tools beside ordinary use, moved to the minutes before now: five minutes without an
-attack, from which models learn, and five with sixteen. For the pages about alerts and anomalies.
+"""A lake of labelled attacks by real tools beside ordinary use, moved to the minutes before now: five minutes without
+an attack, from which models learn, and five with sixteen. For the pages about alerts and anomalies.
 
     python -m tests.webui.attacks DIR       and then: python -m tests.webui.screenshots alerts --lake DIR
 """
@@ -65,7 +65,7 @@ def main(directory: Path) -> None:
 
     directory.mkdir(parents=True, exist_ok=True)
     recorded = record(directory)
-    dress(recorded.lake, recorded.now)
+    dress(recorded.lake, recorded.now, None)
     (directory / "recorded.json").write_text(json.dumps(recorded.now))
 
 

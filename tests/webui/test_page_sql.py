@@ -98,7 +98,7 @@ def test_completion__offers_tables_and_the_columns_of_those_named(sql, expect):
     page = sql("SELECT  FROM flows")
     page.evaluate("ace.edit('sql-editor').gotoLine(1, 7)")
     page.locator("#sql-editor textarea").focus()
-    page.keyboard.type("src_p")
+    page.keyboard.type("src_por")
     expect(page.locator(".ace_autocomplete")).to_be_visible()
     expect(page.locator(".ace_autocomplete .ace_line").first).to_contain_text("src_port")
     page.keyboard.press("Enter")
@@ -108,7 +108,7 @@ def test_completion__offers_tables_and_the_columns_of_those_named(sql, expect):
 def test_schema__a_click_inserts_and_the_search_finds(sql, expect):
     page = sql("SELECT ")
     page.locator("#sql-search-text").fill("ja4")
-    page.locator(".sql-column", has_text="ja4").first.click()
+    page.locator(".sql-column").get_by_text("ja4", exact=True).first.click()
     assert text_of(page) == "SELECT ja4"
     page.locator("#sql-search-text").fill("")
     page.get_by_role("button", name="Columns of dns", exact=True).click()

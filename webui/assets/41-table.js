@@ -63,7 +63,7 @@
           c.bar ? el("span", { class: "bar" }, el("i", { style: { width: `${(100 * (row[c.name] || 0) / top[c.name]).toFixed(1)}%` } }), el("span", {}, content(c, row))) : content(c, row))));
       if (o.onRow) {
         tr.addEventListener("click", (e) => { if (!e.target.closest("button, a, input")) o.onRow(row, tr); });
-        tr.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target === tr) o.onRow(row, tr); });
+        tr.addEventListener("keydown", (e) => { if (e.key === "Enter" && e.target === tr) { e.preventDefault(); o.onRow(row, tr); } });
       }
       return tr;
     };
@@ -78,8 +78,8 @@
   P.grid = function (target, options) {
     const box = P.byId(target), o = Object.assign({ block: 200, label: "Rows" }, options);
     let total = 0, top = 0, chosen = -1, blocks = new Map(), pending = new Map(), generation = 0, expected = -1;
-    const head = el("div", { class: "grid-head", role: "row" }), body = el("div", { class: "grid-rows" }), spacer = el("div", { class: "grid-spacer" });
-    const view = el("div", { class: "grid-view", tabindex: "0", role: "grid", "aria-label": o.label }, spacer, body);
+    const head = el("div", { class: "grid-head", role: "row", id: `${box.id}-head` }), body = el("div", { class: "grid-rows" }), spacer = el("div", { class: "grid-spacer" });
+    const view = el("div", { class: "grid-view", tabindex: "0", role: "grid", "aria-owns": head.id, "aria-label": o.label }, spacer, body);
     box.classList.add("grid");
     box.replaceChildren(head, view);
     const widths = o.columns.map((c) => c.width ? (typeof c.width === "number" ? `${c.width}px` : c.width) : "minmax(80px, 1fr)").join(" ");
@@ -153,7 +153,7 @@
     view.addEventListener("keydown", (e) => {
       const page = visible() - 1, to = { ArrowDown: chosen + 1, ArrowUp: chosen - 1, j: chosen + 1, k: chosen - 1, PageDown: chosen + page, PageUp: chosen - page, Home: 0, End: total - 1 }[e.key];
       if (to !== undefined && !e.ctrlKey && !e.metaKey && e.target === view) { e.preventDefault(); e.stopPropagation(); select(to); }
-      if (e.key === "Enter" && e.target === view && chosen >= 0 && o.onOpen && rowAt(chosen)) o.onOpen(rowAt(chosen), chosen);
+      if (e.key === "Enter" && e.target === view && chosen >= 0 && o.onOpen && rowAt(chosen)) { e.preventDefault(); o.onOpen(rowAt(chosen), chosen); }  // else the same key presses what gets the focus
     });
     function resize() { spacer.style.height = `${height()}px`; if (top > lastTop()) setTop(lastTop()); }
     const watcher = new ResizeObserver(() => { resize(); draw(); });

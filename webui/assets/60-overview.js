@@ -130,9 +130,10 @@
       P.onTab("overview-mix", () => last && mix(last));
       P.onTab("overview-talkers", () => last && talkers(last));
       const list = page.root.querySelector("#overview-recent");
-      list.addEventListener("pointerenter", () => { hold.hover = true; });
-      list.addEventListener("pointerleave", () => { hold.hover = false; if (last) recent(last); });
-      list.addEventListener("scroll", () => { hold.scrolled = list.scrollTop > 4; });
+      const set = (what, on) => { if (hold[what] !== on) { hold[what] = on; if (last) recent(last); } };
+      list.addEventListener("pointerenter", () => set("hover", true));
+      list.addEventListener("pointerleave", () => set("hover", false));
+      list.addEventListener("scroll", () => set("scrolled", list.scrollTop > 4));
       page.root.querySelector("#overview-freeze").addEventListener("click", () => { if (hold.frozen) resume(); else { freeze(true); recent(last); } });
     },
     paint(answers) {

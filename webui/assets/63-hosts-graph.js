@@ -20,7 +20,7 @@
   function style() {
     const t = P.token;
     return [
-      { selector: "node", style: { width: "data(size)", height: "data(size)", "background-color": t("--c-tls"), "border-width": 1.5, "border-color": t("--surface"), label: "data(named)", color: t("--text"), "font-family": "Inter, sans-serif", "font-size": 10, "text-valign": "bottom", "text-margin-y": 4, "text-outline-color": t("--surface"), "text-outline-width": 2 } },
+      { selector: "node", style: { width: "data(size)", height: "data(size)", "background-color": t("--c-tls"), "border-width": 1.5, "border-color": t("--surface"), label: "data(named)", color: t("--text"), "font-family": "Inter, sans-serif", "font-size": 10, "text-valign": "bottom", "text-outline-color": t("--surface"), "text-outline-width": 2 } },
       { selector: "node[scope = 'external']", style: { shape: "round-diamond", "background-color": t("--c-other") } },
       ...["low", "medium", "high", "critical"].map((s) => ({ selector: `node[severity = '${s}']`, style: { "border-color": t(P.chart.severity(s)), "border-width": 3 } })),
       { selector: "edge", style: { width: "data(width)", "line-color": (e) => e.data("app") ? P.chart.colour(e.data("app")) : t("--c-other"), opacity: 0.5, "curve-style": "straight" } },
@@ -38,7 +38,10 @@
     if (!a.nodes.ip.length) { P.empty(box, "No connections began in this range."); return; }
     box.replaceChildren();
     cy = cyto({ container: box, elements: elements(a), style: style(), minZoom: 0.1, maxZoom: 4, layout: { name: "preset" }, boxSelectionEnabled: false, autounselectify: true });
-    cy.layout({ name: "cose", animate: false, randomize: false, fit: true, padding: 28, nodeRepulsion: () => 9000, idealEdgeLength: () => 56, componentSpacing: 36, numIter: 700, nodeDimensionsIncludeLabels: false }).run();
+    cy.layout({ name: "cose", animate: false, randomize: false, fit: false, nodeRepulsion: () => 9000, idealEdgeLength: () => 60, numIter: 700 }).run();
+    pack();
+    cy.on("zoom", scaled);
+    fit();
     cy.on("tap", (e) => { if (e.target === cy) choose(""); });
     cy.on("tap", "node", (e) => choose(e.target.id()));
     cy.on("tap", "edge", (e) => choose(e.target.id()));
@@ -47,6 +50,23 @@
     cy.on("mouseout", "node, edge", () => { box.style.cursor = ""; });
     choose(chosen && cy.getElementById(chosen).nonempty() ? chosen : "");
   }
+  // Parts that are not connected, the largest first, in rows as wide as the space is for its height.
+  function pack() {
+    const GAP = 44, parts = cy.elements().components().map((c) => ({ c, box: c.boundingBox({ includeLabels: false }) })).sort((x, y) => y.box.h - x.box.h);
+    const area = parts.reduce((s, { box }) => s + (box.w + GAP) * (box.h + GAP), 0), row = Math.max(Math.sqrt(area * cy.width() / Math.max(1, cy.height())) * 1.02, ...parts.map((p) => p.box.w));
+    let x = 0, y = 0, high = 0;
+    cy.batch(() => {
+      for (const { c, box } of parts) {
+        if (x > 0 && x + box.w > row) { x = 0; y += high + GAP; high = 0; }
+        c.nodes().shift({ x: x - box.x1, y: y - box.y1 });
+        x += box.w + GAP;
+        high = Math.max(high, box.h);
+      }
+    });
+  }
+  function fit() { cy.fit(undefined, 46); scaled(); }
+  // Names keep their size on the screen.
+  function scaled() { if (cy) cy.style().selector("node").style({ "font-size": 10.5 / cy.zoom(), "text-margin-y": 3 / cy.zoom(), "text-outline-width": 2 / cy.zoom() }).update(); }
   // A host (its address) or a conversation (two addresses): it and what hangs on it stay bright, the rest fades.
   function choose(id) {
     chosen = id;
@@ -101,7 +121,7 @@
     P.load("/assets/graph/cytoscape.min.js").then(() => {
       if (last !== a || !P.byId("hosts-graph")) return;
       if (!cy || address() !== asked) { draw(a); return; }
-      if (theme !== document.documentElement.dataset.theme) { theme = document.documentElement.dataset.theme; cy.style(style()); }
+      if (theme !== document.documentElement.dataset.theme) { theme = document.documentElement.dataset.theme; cy.style(style()); scaled(); }
       foot();
       edges();
     }, (error) => P.failed(box, error, () => paint(a)));
@@ -121,7 +141,7 @@
       last = null; drawn = ""; asked = ""; chosen = "";
       P.byId("hosts-graph").addEventListener("keydown", pan);
       P.byId("hosts-redraw").addEventListener("click", () => { draw(last); P.byId("hosts-redraw").hidden = true; });
-      P.byId("hosts-fit").addEventListener("click", () => cy && cy.fit(undefined, 28));
+      P.byId("hosts-fit").addEventListener("click", () => cy && fit());
     },
     unmount() { if (cy) cy.destroy(); cy = null; last = null; },
     get drawn() { return cy ? { hosts: cy.nodes().length, conversations: cy.edges().length, faint: cy.elements(".faint").length, at: (ip) => cy.getElementById(ip).renderedPosition() } : null; },

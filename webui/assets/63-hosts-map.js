@@ -18,18 +18,19 @@
         document.querySelector("[data-nav=configuration]") ? el("a", { class: "link", href: "/configuration" }, "Configuration") : null));
     }
     P.byId("hosts-map-foot").replaceChildren(
-      el("span", {}, P.cell("country", "private", `${F.count(a.internal.hosts)} internal`), ` ${F.bytes(a.internal.bytes)}`),
-      el("span", {}, P.cell("country", "none", `${F.count(a.unlocated.hosts)} not located`), ` ${F.bytes(a.unlocated.bytes)}`),
+      el("span", { class: "plain" }, P.cell("country", "private", `${F.count(a.internal.hosts)} internal hosts`), `, ${F.bytes(a.internal.bytes)}`),
+      el("span", { class: "plain" }, P.cell("country", "none", `${F.count(a.unlocated.hosts)} not located`), `, ${F.bytes(a.unlocated.bytes)}`),
       a.attribution ? el("a", { class: "credit", href: a.link || null, target: "_blank", rel: "noopener noreferrer" }, a.attribution) : null);
-    const top = P.rows(c);
-    P.table("hosts-countries", {
-      rows: top.sort((x, y) => y[by] - x[by]), caption: "Countries", empty: a.database ? "No host in this range is located." : "Nothing is located without a GeoIP database.",
-      columns: [
-        { name: "country", title: "Country", width: "40%", format: (v, r) => P.cell("country", v, r.country_name || v) },
-        { name: "hosts", title: "Hosts", number: true, mono: true, width: 64, format: F.count },
-        { name: "bytes", title: "Bytes", bar: true, format: F.bytes },
-      ],
-    });
+    const empty = a.database ? "No host in this range is located." : "Nothing is located without a GeoIP database.";
+    const country = { name: "country", title: "Country", format: (v, r) => el("span", { class: "plain" }, P.cell("country", v, r.country_name || v)) };
+    const figures = [
+      { name: "hosts", title: "Hosts", number: true, mono: true, width: 64, format: F.count },
+      { name: "bytes_sent", title: "Sent", number: true, mono: true, width: 84, format: F.bytes },
+      { name: "bytes_received", title: "Received", number: true, mono: true, width: 88, format: F.bytes },
+    ], bytes = { name: "bytes", title: "Bytes", bar: true, width: "22%", format: F.bytes };
+    const sorted = (columns) => P.rows(columns).sort((x, y) => y[by] - x[by]);
+    P.table("hosts-countries", { rows: sorted(c), caption: "Countries", empty, columns: [country, bytes, ...figures] });
+    P.table("hosts-cities", { rows: sorted(t), caption: "Cities", empty, columns: [{ name: "city", title: "City" }, country, bytes, figures[0]] });
     const sum = c.hosts.reduce((x, y) => x + y, 0);
     P.setText("hosts-note", [`${F.count(sum)} ${sum === 1 ? "host" : "hosts"} in ${F.count(c.country.length)} ${c.country.length === 1 ? "country" : "countries"}`, H.ignored(a)].filter(Boolean).join(" · "));
   }

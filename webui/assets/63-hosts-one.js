@@ -9,7 +9,7 @@
   function about(a) {
     const o = a.about, fact = (name, ...value) => el("span", {}, el("span", { class: "muted" }, name), value);
     P.byId("hosts-about").replaceChildren(...[
-      o.name ? fact("Name", P.cell("sni", o.name)) : null,
+      o.name ? fact("Name", el("span", { class: "mono" }, P.cell("sni", o.name))) : null,
       fact("Where", o.city ? `${o.city}, ` : "", H.where(o)),
       o.as_org || o.asn ? fact("Network", [o.as_org, o.asn ? `AS${o.asn}` : ""].filter(Boolean).join(" ")) : null,
       o.mac ? fact("MAC", el("span", { class: "mono" }, o.mac)) : null,
@@ -21,9 +21,9 @@
     const t = a.totals, line = a.timeline, seconds = Math.max(1, line.sent_bps.length * line.step_s), put = (id, v, unit, more) => { const [n, s] = F.si(v); P.kpi(id, { value: n, unit: `${s}${unit}`, ...more }); };
     put("hosts-sent", t.bytes_sent, "B", { note: `mean ${F.bits(8 * t.bytes_sent / seconds)}`, spark: line.sent_bps });
     put("hosts-received", t.bytes_received, "B", { note: `mean ${F.bits(8 * t.bytes_received / seconds)}`, spark: line.received_bps });
-    put("hosts-packets", t.packets, "", { note: t.packets ? `${F.bytes((t.bytes_sent + t.bytes_received) / t.packets)} a packet` : "" });
-    put("hosts-flows", t.flows, "", { note: t.failed ? `${F.text(t.failed)} that it began failed` : "none failed", level: t.flows && t.failed > t.flows / 2 ? "warn" : "" });
-    put("hosts-peers", t.peers, "", { note: `${F.text(t.clients)} clients · ${F.text(t.servers)} servers` });
+    put("hosts-packets", t.packets, "", { note: t.packets ? `${F.bytes(Math.round((t.bytes_sent + t.bytes_received) / t.packets))} a packet` : "" });
+    put("hosts-flows", t.flows, "", { note: t.failed ? `${F.text(t.failed)} of its own failed` : "none failed", level: t.flows && t.failed > t.flows / 2 ? "warn" : "" });
+    put("hosts-peers", t.peers, "", { note: `${F.text(t.clients)} ${t.clients === 1 ? "client" : "clients"} · ${F.text(t.servers)} ${t.servers === 1 ? "server" : "servers"}` });
     const severities = {};
     for (const s of a.alerts.severity) severities[s] = (severities[s] || 0) + 1;
     P.kpi("hosts-alerts", { value: F.count(a.alerts.id.length), note: ["critical", "high", "medium", "low"].filter((s) => severities[s]).map((s) => `${severities[s]} ${s}`).join(" · ") || "none", level: severities.critical || severities.high ? "bad" : "" });
@@ -41,7 +41,6 @@
         { name: "port", title: "Port", width: 82, format: port },
         { name: "app", title: "Application", width: 92, format: (v) => H.app(v) },
         { name: "bytes", title: "Bytes", bar: true, format: F.bytes },
-        { name: "flows", title: "Flows", number: true, mono: true, width: 56, format: (v) => F.text(v) },
         { name: "peers", title: whose, number: true, mono: true, width: 64, format: (v) => F.text(v) },
       ],
     });

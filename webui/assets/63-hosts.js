@@ -14,9 +14,8 @@
   // An address that filters, and an arrow to its own page.
   H.address = (ip, field) => el("span", { class: "host" }, P.cell(field || "host", ip), el("a", { class: "host-open", href: "/hosts/" + encodeURIComponent(ip), title: `Open ${ip}`, "aria-label": `Open host ${ip}` }, P.icon("chevron-right")));
   H.where = (row) => {
-    if (row.country) return P.cell("country", row.country, row.country_name || row.country);
-    if (row.scope === "public") return el("span", { class: "muted" }, P.cell("country", "none", SCOPES.public));
-    return P.cell("country", "private", SCOPES[row.scope] || row.scope || "–");
+    const [value, text, cls] = row.country ? [row.country, row.country_name || row.country, "plain"] : row.scope === "public" ? ["none", SCOPES.public, "plain muted"] : ["private", SCOPES[row.scope] || row.scope || "–", "plain"];
+    return el("span", { class: cls }, P.cell("country", value, text));
   };
   H.alerts = (count, severity) => count ? el("span", { class: "severity", "data-severity": severity || "low", title: `${count} ${count === 1 ? "alert" : "alerts"}${severity ? `, the gravest is ${severity}` : ""}` }, F.count(count)) : el("span", { class: "muted" }, "–");
   H.bar = (value, top, text) => el("span", { class: "bar" }, el("i", { style: { width: `${Math.min(100, 100 * value / Math.max(1, top)).toFixed(1)}%` } }), el("span", {}, text));
@@ -31,13 +30,12 @@
   function columns(top) {
     const time = (us) => el("span", { class: "mono", title: F.dateTime(us) }, F.day(us) === F.day(Date.now() * 1000) || P.url.seconds() <= 86400 ? F.clock(us) : F.dateTime(us).slice(5, 16));
     return [
-      { name: "ip", title: "Host", width: "minmax(158px, 1.3fr)", sort: "ip", format: (v) => H.address(v) },
+      { name: "ip", title: "Host", width: "minmax(158px, 1.35fr)", sort: "ip", format: (v) => H.address(v) },
       { name: "name", title: "Name", width: "minmax(96px, 1.2fr)", mono: true, field: "sni" },
-      { name: "scope", title: "Where", width: wide ? 118 : 96, format: (v, r) => H.where(r) },
-      { name: "bytes", title: "Traffic", width: wide ? 138 : 112, sort: "bytes", format: (v) => H.bar(v, top, F.bytes(v)) },
+      { name: "scope", title: "Where", width: wide ? 112 : 96, format: (v, r) => H.where(r) },
+      { name: "bytes", title: "Traffic", width: wide ? 126 : 112, sort: "bytes", format: (v) => H.bar(v, top, F.bytes(v)) },
       { name: "bytes_sent", title: "Sent", number: true, mono: true, width: 84, sort: "bytes_sent", format: F.bytes },
       { name: "bytes_received", title: "Received", number: true, mono: true, width: 88, sort: "bytes_received", format: F.bytes },
-      ...(wide ? [{ name: "packets", title: "Packets", number: true, mono: true, width: 78, sort: "packets", format: (v) => F.text(v) }] : []),
       { name: "flows", title: "Flows", number: true, mono: true, width: 66, sort: "flows", format: (v) => F.text(v) },
       ...(wide ? [{ name: "failed", title: "Failed", number: true, mono: true, width: 66, sort: "failed", format: (v) => v ? F.text(v) : el("span", { class: "muted" }, "–") }] : []),
       { name: "peers", title: "Peers", number: true, mono: true, width: 64, sort: "peers", format: (v) => F.text(v) },

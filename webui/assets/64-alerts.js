@@ -62,13 +62,10 @@
     box.addEventListener("change", () => { if (box.checked) selected.add(key(g)); else selected.delete(key(g)); bulk(); });
     return box;
   }
-  function status(g) {
-    if (g.open < g.alerts) return g.open ? `${g.open} of ${g.alerts} open` : `by ${g.acknowledged_by || "–"}`;
-    return g.active ? el("span", { class: "alerts-active" }, "going on") : "open";
-  }
+  const status = (g) => g.open === g.alerts ? "open" : g.open ? `${g.open} of ${g.alerts} open` : `by ${g.acknowledged_by || "–"}`;
   function kind(value, g) {
     const only = el("button", { type: "button", class: "value alerts-kind", title: "Only this kind", onclick: (e) => { e.stopPropagation(); P.url.set({ kind: value }); } }, words(value));
-    return el("span", {}, only, g.alerts > 1 ? el("span", { class: "alerts-times", title: `${g.alerts} alerts` }, `×${g.alerts}`) : null,
+    return el("span", {}, only, g.active ? el("span", { class: "alerts-active", title: "It still goes on" }) : null, g.alerts > 1 ? el("span", { class: "alerts-times", title: `${g.alerts} alerts` }, `×${g.alerts}`) : null,
       g.notes ? el("span", { class: "alerts-noted", title: plural(g.notes, "note") }, P.icon("note"), String(g.notes)) : null);
   }
   function columns() {
@@ -81,7 +78,7 @@
       { name: "dst_ip", title: "Destination", width: narrow ? 118 : 150, mono: true, field: "dst", format: (v, g) => v && g.dst_port && !narrow ? el("span", {}, P.cell("dst", v, v), ":", P.cell("port", g.dst_port, String(g.dst_port))) : v || "" },
       { name: "count", title: "Count", number: true, mono: true, width: 66, sort: "count", format: (v) => F.text(v) },
       { name: "last_seen", title: "First – last seen", mono: true, width: narrow ? 146 : 152, sort: "last_seen", format: (v, g) => seen(g) },
-      narrow && state() === "open" ? null : { name: "status", title: "State", width: narrow ? 82 : 104, format: (_, g) => status(g) },
+      state() === "open" ? null : { name: "status", title: "State", width: narrow ? 82 : 104, format: (_, g) => status(g) },
       { name: "why", title: "Why" },
     ].filter(Boolean);
   }

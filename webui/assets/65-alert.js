@@ -8,11 +8,11 @@
   const name = (key) => NAMES[key] || key.replace(/_per_s$/, " per second").replace(/_/g, " ");
   const number = (v) => Number.isInteger(v) ? F.count(v) : Math.abs(v) >= 100 ? F.count(Math.round(v)) : String(Number(v.toPrecision(4)));
   const value = (v) => v === null || v === undefined ? "–" : typeof v === "number" ? number(v) : Array.isArray(v) ? v.map(value).join(", ") : typeof v === "object" ? Object.entries(v).map(([k, x]) => `${name(k)} ${value(x)}`).join(", ") : String(v);
-  const section = (title, ...inside) => el("section", { class: "alert-part" }, el("h3", {}, title), inside);
+  const section = (title, ...inside) => el("section", { class: "alert-part" }, el("h3", {}, title), inside.flat().filter(Boolean));
 
   // The measure that was judged is the first number; `threshold` is what it had to reach.
   function measure(evidence) {
-    const at = Object.entries(evidence).find(([k, v]) => typeof v === "number" && k !== "threshold");
+    const numbers = Object.entries(evidence).filter(([k, v]) => typeof v === "number" && k !== "threshold"), at = numbers.find(([k]) => k === "failed") || numbers[0];
     if (!at || typeof evidence.threshold !== "number") return null;
     const most = Math.max(at[1], (evidence.peak || {})[at[0]] || 0), times = most / evidence.threshold, top = Math.max(most, evidence.threshold) * 1.04;
     return el("div", { class: "alert-measure" },
@@ -42,7 +42,7 @@
     const list = [
       ["Source", a.src_ip && P.cell("src", a.src_ip, a.src_ip)], ["Destination", a.dst_ip && P.cell("dst", a.dst_ip, a.dst_ip)],
       ["Port", a.dst_port !== null && P.cell("port", a.dst_port, `${a.dst_port}${a.proto === null ? "" : ` ${protos[a.proto] || a.proto}`}`)], ["Domain", a.domain && P.cell("sni", a.domain, a.domain)],
-      ["First seen", F.dateTime(a.first_seen)], ["Last seen", `${F.dateTime(a.last_seen)} ${F.zone(a.last_seen)}`],
+      ["First seen", F.dateTime(a.first_seen)], [`Last seen (${F.zone(a.last_seen)})`, F.dateTime(a.last_seen)],
       ["Lasted", lasted ? F.duration(lasted) : "a moment"], ["Observations", F.count(a.count)], ["Confidence", F.percent(a.confidence)],
       ["Sensor", a.sensor && a.sensor !== "operator" && P.cell("sensor", a.sensor, a.sensor)], ["Reported by", a.reported_by === "engine" ? null : a.reported_by], ["Acknowledged", a.acknowledged_by && `${F.dateTime(a.acknowledged_at)} by ${a.acknowledged_by}`],
     ].filter(([, v]) => v);
@@ -51,13 +51,13 @@
   function traffic(t) {
     const box = el("div", { class: "alert-traffic chart" });
     requestAnimationFrame(() => P.chart.timeline(box, { start_s: t.start_s, step_s: t.step_s, series: { [t.unit]: t.values } }, { unit: ` ${t.unit}`, colours: { [t.unit]: "--accent" }, label: `${t.unit} of the alert's hosts` }));
-    return section(`${t.unit === "packets" ? "Packets" : "Flows"} of these hosts, each ${F.duration(t.step_s)}`, box);
+    return section(`${t.unit === "packets" ? "Packets" : "Flows"} of these hosts per ${t.step_s === 1 ? "second" : t.step_s < 90 ? `${t.step_s} s` : F.duration(t.step_s)}`, box);
   }
   function packets(got) {
     const { scope } = got, there = (n) => document.querySelector(`[data-nav=${n}]`), range = `${scope.start},${scope.end}`;
     const to = (path) => () => P.url.go(path, { range, filter: scope.filter });
     const buttons = scope.filter ? [there("packets") ? P.button("Its packets", to("/packets")) : null, there("flows") ? P.button("Its flows", to("/flows")) : null, P.may("operator") ? P.button("Export pcap", () => P.exportPcap({ range, filter: scope.filter })) : null].filter(Boolean) : [];
-    const list = el("div", { class: "alert-packets scroll", tabindex: "0", "aria-label": "Packets" }), wide = { ts: 104, src: 124, dst: 124, proto: 82 };
+    const list = el("div", { class: "alert-packets scroll", tabindex: "0", "aria-label": "Packets" }), wide = { ts: 122, src: 122, dst: 122, proto: 82 };
     if (got.packets.ts.length) P.table(list, { rows: got.packets, caption: "Packets", columns: P.packetColumns(got.packets).filter((c) => ["ts", "src", "dst", "proto", "info"].includes(c.name)).map((c) => ({ ...c, width: wide[c.name] })) });
     return got.packets.ts.length || buttons.length ? section(got.named ? "Evidence: packets" : "First packets of these hosts", got.packets.ts.length ? list : null, el("div", { class: "row-buttons" }, buttons)) : null;
   }

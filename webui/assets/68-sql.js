@@ -85,7 +85,7 @@
   function failed(error, offset) {
     const box = P.byId("sql-error"), message = error.error || error.message, found = / — line (\d+)/.exec(message), line = error.line || (found && Number(found[1]));
     box.hidden = false;
-    box.textContent = message.replace(/^SQL: /, "") + (line && !found ? ` — line ${line + offset}` : "");
+    box.textContent = message.replace(/^SQL: /, "").replace(/ — line \d+/, ` — line ${line + offset}`) + (line && !found ? ` — line ${line + offset}` : "");
     if (!line || !editor) return;
     const row = Math.min(editor.session.getLength(), line + offset) - 1;
     editor.session.setAnnotations([{ row, column: 0, text: message, type: "error" }]);
@@ -93,7 +93,14 @@
     editor.session.addMarker(new Range(row, 0, row, 1), "sql-wrong", "fullLine");
     editor.scrollToLine(row, true, false);
   }
-  function cancel() { if (running) P.feed.post("sql/cancel", { id: running }).catch((e) => P.toast(e.message, { level: "bad" })); }
+  // Until the server knows of it: it may not have begun yet.
+  async function cancel() {
+    const id = running;
+    for (let tries = 0; id && running === id && tries < 20; tries += 1) {
+      try { if ((await P.feed.post("sql/cancel", { id })).cancelled) return; } catch (e) { P.toast(e.message, { level: "bad" }); return; }
+      await new Promise((done) => setTimeout(done, 250));
+    }
+  }
 
   // --- the result ---------------------------------------------------------------------------------------------------
   function shown(value, type) {

@@ -24,15 +24,14 @@ def layout(context: Context) -> list[Any]:
             extra=html.Div(id="alerts-note", className="note"),
             question="alerts",
             exports=FILES,
+            table="timeline",
         ),
         parts.card(
             "Inbox",
             html.Div(
                 className="alerts-bar",
                 children=[
-                    parts.tabs(
-                        "alerts-state", "State", {"open": "Open", "acknowledged": "Acknowledged", "all": "All"}
-                    ),
+                    parts.tabs("alerts-state", "State", {"open": "Open", "acknowledged": "Acknowledged", "all": "All"}),
                     html.Div(id="alerts-severities", className="chip-row", role="group", **{"aria-label": "Severity"}),
                     html.Div(tools, className="card-side"),
                 ],
@@ -45,6 +44,7 @@ def layout(context: Context) -> list[Any]:
             extra=html.Div(id="alerts-count", className="note"),
             question="alerts",
             exports=FILES,
+            table="alerts",
         ),
     ]
 

@@ -1,10 +1,10 @@
-"""How unusual traffic was: scores over time, what a threshold would raise, and what made windows and packets unusual."""
+"""How unusual traffic was: scores over time, what a threshold would raise, what made windows and packets unusual."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 
 from webui import parts
 from webui.pages import Context, Page
@@ -20,20 +20,8 @@ KPIS = (
 )
 
 
-def layout(context: Context) -> list[Any]:
+def layout(_context: Context) -> list[Any]:
     """The page's elements; `assets/66-anomalies.js` fills them."""
-    slider = dcc.Input(
-        id="anomalies-slider", type="range", min=0, max=18, step=1, value=12, className="anomalies-slider", debounce=False
-    )
-    control = [
-        html.Label("Threshold", htmlFor="anomalies-slider"),
-        slider,
-        html.Output(id="anomalies-value", className="anomalies-value"),
-        html.Div(id="anomalies-would", className="anomalies-would", role="status", **{"aria-live": "polite"}),
-        html.Div(id="anomalies-configured", className="note"),
-    ]
-    if context.may("admin"):
-        control.append(parts.button("Save threshold", "anomalies-save", "save", disabled=True))
     return [
         html.Section(
             [parts.kpi(identity, title) for identity, title in KPIS],
@@ -43,7 +31,7 @@ def layout(context: Context) -> list[Any]:
         parts.card(
             "Packet scores",
             parts.graph("anomalies-chart", 208),
-            html.Div(control, className="anomalies-control"),
+            html.Div(id="anomalies-control", className="anomalies-control"),
             extra=html.Div(id="anomalies-legend", className="legend"),
             question="anomalies",
             exports=FILES,

@@ -49,13 +49,15 @@ def _all() -> list[Any]:
                     exports=FILES,
                     table="cities",
                 ),
-                parts.card(
-                    "Countries",
-                    html.Div(id="hosts-countries", className="scroll"),
-                    kind="fill",
-                    question="places",
-                    exports=FILES,
-                    table="countries",
+                *(
+                    parts.card(
+                        title,
+                        html.Div(id=f"hosts-{name}", className="scroll"),
+                        question="places",
+                        exports=FILES,
+                        table=name,
+                    )
+                    for title, name in (("Countries", "countries"), ("Cities", "cities"))
                 ),
             ],
             className="grow row hosts-view hosts-map-row",
@@ -71,9 +73,7 @@ def _all() -> list[Any]:
                     kind="fill",
                     extra=html.Div(
                         [
-                            html.Button(
-                                "Draw anew", id="hosts-redraw", type="button", className="button", hidden=True
-                            ),
+                            html.Button("Draw anew", id="hosts-redraw", type="button", className="button", hidden=True),
                             parts.icon_button("zoom-out", "Show the whole graph", id="hosts-fit"),
                         ],
                         className="card-side",
@@ -133,7 +133,7 @@ def _one(ip: str, context: Context) -> list[Any]:
             **{"aria-label": "Key figures"},
         ),
         parts.card(
-            "Traffic",
+            "Bits per second",
             parts.graph("hosts-timeline", 150),
             extra=html.Div(id="hosts-legend", className="legend"),
             question="host",

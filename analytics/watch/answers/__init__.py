@@ -3,6 +3,7 @@
 from analytics.watch import complete as complete
 from analytics.watch.answers import anomalies as anomalies
 from analytics.watch.answers import applications as applications
+from analytics.watch.answers import firing as firing
 from analytics.watch.answers import flows as flows
 from analytics.watch.answers import health as health
 from analytics.watch.answers import host as host

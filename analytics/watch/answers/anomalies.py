@@ -12,7 +12,9 @@ from analytics.watch.context import Context
 from analytics.watch.registry import Param, question
 from analytics.watch.statement import Statement
 from analytics.watch.timerange import US
-from engine.config import ScoringConfig
+from engine import settings
+from engine.config import ScoringConfig, parse_config
+from engine.errors import ConfigError
 from engine.model_row import EDGES, N_BINS
 
 BOUNDS: Final = (0.0, *EDGES)  # of the bins, the lower ones
@@ -48,12 +50,21 @@ def step_of(seconds: float) -> int:
     )
 
 
+def scoring_of(ctx: Context) -> ScoringConfig:
+    """What the lake's engine is configured to, else the usual."""
+    path = settings.last_file(ctx.lake.path)
+    try:
+        return parse_config(path.read_text(encoding="utf-8"), path.name).scoring
+    except (OSError, ValueError, ConfigError):
+        return ScoringConfig()
+
+
 def _minutes(ctx: Context) -> Statement:
     step = step_of(ctx.span.seconds)
     sums = ", ".join(f"sum(bins[{n}])::BIGINT" for n in range(1, N_BINS + 1))
     return Statement(
         f"SELECT time_bucket(INTERVAL {step} SECOND, ts) AS ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, "
-        "arg_max(threshold, ts) AS threshold, max(top_anomaly) AS highest, max(psi) AS psi, "
+        "max(top_anomaly) AS highest, max(psi) AS psi, "
         "arg_max(worst_feature, worst_psi) AS worst_feature, sum(not_learned)::BIGINT AS not_learned, "
         f"arg_max(model, ts) AS model, arg_max(model_sensor, ts) AS model_sensor, [{sums}] AS bins "
         "FROM {model_stats} GROUP BY 1 ORDER BY 1"
@@ -67,11 +78,11 @@ def statements(ctx: Context) -> dict[str, Statement]:
 @question("anomalies", "What was unusual", params=(THRESHOLD,), statements=statements, refresh_s=5, filtered=False)
 def anomalies(ctx: Context) -> dict[str, Any]:
     """minutes: {ts, scored, p50, p90, p99, highest, above, psi, worst_feature: []}, buckets of step_s from start_s on,
-    those without packets left out; threshold: the configured one, or null; thresholds: {threshold, packets, share,
+    those without packets left out; threshold, alert, alerts_per_hour: as configured; thresholds: {threshold, packets, share,
     usual_share, minutes, packets_per_hour: []}, packets that were that unusual; would: {threshold, packets, minutes,
     packets_per_hour}, of the candidate (at the bound of a bin at or below it); totals: {scored, above, not_learned,
-    highest, psi, worst_feature, psi_ts}, the newest index; model: version, model_sensor; alerts_per_hour: the usual
-    limit of sources. Quantiles are lower bounds of bins.
+    highest, psi, worst_feature, psi_ts}, the newest index; model: version, model_sensor. Quantiles are lower
+    bounds of bins.
     """
     rows = ctx.columns(_minutes(ctx))
     bins = rows.pop("bins")
@@ -80,18 +91,18 @@ def anomalies(ctx: Context) -> dict[str, Any]:
     thresholds = ctx.columns(f"SELECT * FROM anomaly_threshold_between({_SINCE})")
     below = [i for i, t in enumerate(thresholds["threshold"]) if t is not None and t <= ctx.p.threshold]
     would = {name: (thresholds[name][below[-1]] if below else 0) for name in ("packets", "minutes", "packets_per_hour")}
-    newest: dict[str, Any] = {name: (rows.pop(name) or [None])[-1] for name in ("threshold", "model", "model_sensor")}
+    newest: dict[str, Any] = {name: (rows.pop(name) or [None])[-1] for name in ("model", "model_sensor")}
     indexed = [i for i, psi in enumerate(rows["psi"]) if psi is not None]
     totals: dict[str, Any] = {name: sum(rows[name]) for name in ("scored", "above", "not_learned")}
     totals["highest"] = max((h for h in rows["highest"] if h is not None), default=None)
     for name, column in (("psi", "psi"), ("worst_feature", "worst_feature"), ("psi_ts", "ts")):
         totals[name] = rows[column][indexed[-1]] if indexed else None
-    threshold = newest["threshold"]
+    config = scoring_of(ctx)
     return {
         "step_s": step_of(ctx.span.seconds), "start_s": ctx.span.start_us // US, "minutes": rows, "totals": totals,
-        "threshold": None if threshold is None else round(threshold, 6), "thresholds": thresholds,
+        "threshold": config.threshold, "thresholds": thresholds,
         "would": {"threshold": ctx.p.threshold, **would}, "model": newest["model"],
-        "model_sensor": newest["model_sensor"], "alerts_per_hour": ScoringConfig().alerts_per_hour,
+        "model_sensor": newest["model_sensor"], "alerts_per_hour": config.alerts_per_hour, "alert": config.alert,
     }  # fmt: skip
 
 
@@ -116,7 +127,7 @@ def reached(ctx: Context, threshold: float) -> int:
 
 def _played(ctx: Context) -> Statement:
     where = ctx.where("packets")
-    sql = _PLAYED.replace("__WHERE__", where.sql).replace("__MOST__", str(ScoringConfig().alerts_per_hour))
+    sql = _PLAYED.replace("__WHERE__", where.sql).replace("__MOST__", str(scoring_of(ctx).alerts_per_hour))
     return Statement(sql, {"threshold": ctx.p.threshold, **where.values})
 
 
@@ -126,7 +137,7 @@ def anomaly_alerts(ctx: Context) -> dict[str, Any]:
     """threshold; packets that reach it; alerts that they would have been; their sources; sources_not_told: because of
     the limit of sources an hour, alerts_per_hour. Null where more than 200,000 packets reach it (too_many)."""
     answer: dict[str, Any] = dict.fromkeys(("packets", "sources", "alerts", "sources_not_told"))
-    answer |= {"threshold": ctx.p.threshold, "alerts_per_hour": ScoringConfig().alerts_per_hour, "too_many": False}
+    answer |= {"threshold": ctx.p.threshold, "alerts_per_hour": scoring_of(ctx).alerts_per_hour, "too_many": False}
     if reached(ctx, ctx.p.threshold) > _MOST:
         return answer | {"too_many": True}
     found = ctx.columns(_played(ctx))

@@ -82,6 +82,8 @@ APPLICATIONS: Final[dict[str, Application]] = {
             "self_signed": "count(DISTINCT cert_sha256) FILTER (cert_self_signed)",
             "expired": "count(DISTINCT cert_sha256) FILTER (cert_not_after < ts)",
             "ends_soon": f"count(DISTINCT cert_sha256) FILTER (cert_not_after < ts + INTERVAL {WARN_DAYS} DAY)",
+            "questionable": "count(DISTINCT cert_sha256) FILTER (cert_self_signed OR "
+            f"cert_not_after < ts + INTERVAL {WARN_DAYS} DAY)",
             "fingerprints": "count(DISTINCT ja4)",
         },
         lists={

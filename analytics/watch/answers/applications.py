@@ -101,7 +101,7 @@ def dns(ctx: Context) -> dict[str, Any]:
 @question("tls", "TLS handshakes", params=PARAMS, statements=statements("tls"))
 def tls(ctx: Context) -> dict[str, Any]:
     """totals: {count, names, clients, servers, resumed, alerts, old (TLS 1.1 and before), certificates, self_signed,
-    expired, ends_soon (within 30 days), fingerprints}; timeline: {start_s, step_s, series}; names: {name, count, clients};
+    expired, ends_soon (within 30 days), questionable (either), fingerprints}; timeline: {start_s, step_s, series}; names: {name, count, clients};
     versions: {version, count}; ciphers: {cipher, count}; ja4, ja3: {ja4 | ja3, count, clients}; ja4s: {ja4s, count,
     servers}; alpn: {alpn, count}; servers: {server, count, clients}; certificates: {sha256, count, subject, issuer,
     not_before, not_after, self_signed, servers, clients, last_seen, ends_soon}, the questionable ones first;

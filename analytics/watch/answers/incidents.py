@@ -47,8 +47,14 @@ def _condition(ctx: Context, *names: str) -> tuple[str, dict[str, Any]]:
 
 def statements(ctx: Context) -> dict[str, Statement]:
     sql, values = _condition(ctx, "status", "severity", "kind")
-    return {"alerts": Statement(
-        f"SELECT {_SHOWN} FROM alerts_between($since, $until) WHERE {sql} ORDER BY last_seen DESC, id", values)}  # fmt: skip
+    began = f"time_bucket(INTERVAL {ctx.span.step_s} SECOND, greatest(first_seen, $since))"
+    return {
+        "alerts": Statement(
+            f"SELECT {_SHOWN} FROM alerts_between($since, $until) WHERE {sql} ORDER BY last_seen DESC, id", values),
+        "timeline": Statement(
+            f"SELECT {began} AS ts, severity, count(*) AS alerts FROM alerts_between($since, $until) WHERE {sql} "
+            "GROUP BY ALL ORDER BY ts, severity", values),
+    }  # fmt: skip
 
 
 @question(

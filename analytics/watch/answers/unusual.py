@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WINDOW: Final = "window"
 _REASONS: Final = 3
+_SLACK_US: Final = 5 * US  # between a window and the alert about the same
 _LEAST_SPREAD: Final = 1.0  # as engine.detect.anomaly.scorers
 _LEAST_SCORE: Final = 1.5  # for models of other methods, whose thresholds are on another scale
 _LITTLE: Final = 4096  # as engine.detect.anomaly.columns
@@ -69,7 +70,8 @@ def _models(ctx: Context) -> dict[str, Model]:
 
 
 def _scored(ctx: Context, models: dict[str, Model]) -> Statement:
-    """MaxZ of each busy window: how many times the usual spread above the median its furthest column is."""
+    """MaxZ of busy windows: how many times the usual spread above the median its furthest column is. Of each host and
+    minute the furthest above the threshold, and how many were."""
     where = ctx.where("windows")
     parts = []
     for sensor, model in models.items():
@@ -88,10 +90,15 @@ def _scored(ctx: Context, models: dict[str, Model]) -> Statement:
             )
     names = ", ".join(c.name for c in COLUMNS if c.name != "upload")
     return Statement(
-        f"SELECT ts, window_s, sensor, ip, round(list_max(spreads), 2) AS score, round(threshold, 2) AS threshold, "
+        "SELECT ts, window_s, sensor, ip, round(list_max(spreads), 2) AS score, round(threshold, 2) AS threshold, "
+        "count(*) OVER minute AS windows, "
         f"{literal([c.name for c in COLUMNS])}[list_position(spreads, list_max(spreads))] AS most_unusual, {names}, "
         f"round({_SQL['upload']}, 2) AS upload, spreads FROM ({' UNION ALL '.join(parts)}) "
-        "WHERE list_max(spreads) > threshold ORDER BY list_max(spreads) / threshold DESC, ts, ip",
+        "WHERE list_max(spreads) > threshold "
+        "WINDOW minute AS (PARTITION BY sensor, ip, time_bucket(INTERVAL 1 MINUTE, ts)) "
+        "QUALIFY row_number() OVER (PARTITION BY sensor, ip, time_bucket(INTERVAL 1 MINUTE, ts) "
+        "ORDER BY list_max(spreads) / threshold DESC, window_s, ts) = 1 "
+        "ORDER BY list_max(spreads) / threshold DESC, ts, ip",
         where.values,
     ) if parts else Statement("SELECT ts, window_s, sensor, ip FROM {windows} WHERE false")  # fmt: skip
 
@@ -99,8 +106,9 @@ def _scored(ctx: Context, models: dict[str, Model]) -> Statement:
 @question("unusual_windows", "Windows of hosts that were unusual", params=(Param("limit", 100, "Rows", low=1, high=500),),
           statements=lambda ctx: {"windows": _scored(ctx, _models(ctx))}, refresh_s=5)  # fmt: skip
 def unusual_windows(ctx: Context) -> dict[str, Any]:
-    """rows: {ts, window_s, sensor, ip, score, threshold, alert (id of one of that host and time, or null), kind (its),
-    reasons: [[{name, words, value, usual, high, times}]]: []}, the furthest above the threshold first; total; models:
+    """rows: of each host and minute the most unusual window {ts, window_s, sensor, ip, score, threshold, windows (that
+    were unusual in that minute), alert (id of one of that host and time, or null), kind (its), reasons: [[{name, words,
+    value, usual, high, times}]]: []}, the furthest above the threshold first; total windows and hosts; models:
     {sensor, of, number, method, rows, first, last: []}, what is usual. Only windows busy enough for a row are judged.
     """
     models = _models(ctx)
@@ -111,10 +119,11 @@ def unusual_windows(ctx: Context) -> dict[str, Any]:
     }  # fmt: skip
     scored = _scored(ctx, models)
     counted = Statement(
-        f"SELECT *, count(*) OVER () AS total FROM ({scored.sql}) LIMIT {int(ctx.p.limit)}", scored.values
+        f"SELECT *, (sum(windows) OVER ())::BIGINT AS total, count(DISTINCT ip) OVER () AS hosts FROM ({scored.sql}) LIMIT {int(ctx.p.limit)}",
+        scored.values,
     )
     found = ctx.columns(counted) if models else {}
-    names = ("ts", "window_s", "sensor", "ip", "score", "threshold")
+    names = ("ts", "window_s", "sensor", "ip", "score", "threshold", "windows")
     rows: dict[str, list[Any]] = {name: found.get(name, []) for name in names}
     rows |= {"reasons": [], "alert": [], "kind": []}
     alerts = _alerts(ctx) if rows["ts"] else []
@@ -123,10 +132,14 @@ def unusual_windows(ctx: Context) -> dict[str, Any]:
         assert usual is not None
         row = {c.name: found[c.name][n] for c in COLUMNS}
         rows["reasons"].append(_reasons(row, found["spreads"][n], usual))
-        alert = next((a for a in alerts if ip in a[2:4] and a[4] < ts + length * US and a[5] >= ts), (None, None))
+        end = ts + length * US
+        alert = next(
+            (a for a in alerts if ip in a[2:4] and a[4] < end + _SLACK_US and a[5] >= ts - _SLACK_US), (None, None)
+        )
         rows["alert"].append(alert[0])
         rows["kind"].append(alert[1])
-    return {"rows": rows, "total": found["total"][0] if rows["ts"] else 0, "models": told}
+    total, hosts = (found[name][0] if rows["ts"] else 0 for name in ("total", "hosts"))
+    return {"rows": rows, "total": total, "hosts": hosts, "models": told}
 
 
 def _reasons(row: dict[str, Any], spreads: list[float], usual: Any) -> list[dict[str, Any]]:

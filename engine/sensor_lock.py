@@ -1,0 +1,114 @@
+"""One capturing engine for each sensor of a lake, and where the others learn of it.
+
+    <lake>/.engines/sensor=<name>       locked while the engine runs; JSON: pid, since, sources, and what is wrong
+
+The lock goes with the process, whatever ends it. Replays take none: their files have names of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import StoreError
+from engine.segment_file import store_error
+
+FOLDER: Final = ".engines"
+_PREFIX: Final = "sensor="
+_PATIENCE_S: Final = 0.5  # somebody may just be looking
+
+
+class SensorLock:
+    """Taken where it is made. Raises StoreError, one line, when another engine has it."""
+
+    def __init__(self, lake: Path, sensor: str, sources: Sequence[str]) -> None:
+        self._path = lake / FOLDER / f"{_PREFIX}{sensor}"
+        self._state: dict[str, Any] = {"pid": os.getpid(), "since": time.time(), "sources": list(sources), "wrong": []}
+        try:
+            self._path.parent.mkdir(exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise store_error(self._path, error) from None
+        deadline = time.monotonic() + _PATIENCE_S
+        while not _locked(self._fd, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                pid = _state(self._fd).get("pid", "unknown")
+                os.close(self._fd)
+                raise StoreError(
+                    f"lake {lake}: process {pid} captures as sensor {sensor} already; stop it, or give --sensor NAME"
+                )
+            time.sleep(0.02)
+        self._write()
+
+    def wrong(self, texts: list[str]) -> None:
+        """What is wrong just now, for `engine status`."""
+        if texts != self._state["wrong"]:
+            self._state["wrong"] = texts
+            self._write()
+
+    def close(self) -> None:
+        """An orderly end."""
+        self._state["ended"] = time.time()
+        self._write()
+        os.close(self._fd)
+
+    def _write(self) -> None:
+        data = json.dumps(self._state).encode()
+        with contextlib.suppress(OSError):  # a full disk is no reason to stop
+            os.pwrite(self._fd, data, 0)
+            os.ftruncate(self._fd, len(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A sensor's engine, running or the last one. Times are seconds since the epoch; `ended` only of an orderly end."""
+
+    sensor: str
+    running: bool
+    pid: int
+    since: float
+    sources: tuple[str, ...]
+    wrong: tuple[str, ...]
+    ended: float | None
+
+
+def engines(lake: Path) -> list[Engine]:
+    """Every sensor's engine of a lake."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(lake / FOLDER)):
+            if not name.startswith(_PREFIX):
+                continue
+            with contextlib.suppress(OSError), open(lake / FOLDER / name, "rb") as file:
+                running = not _locked(file.fileno(), fcntl.LOCK_SH)
+                state = _state(file.fileno())
+                found.append(
+                    Engine(
+                        name.removeprefix(_PREFIX), running, int(state.get("pid", 0)), float(state.get("since", 0.0)),
+                        tuple(state.get("sources", ())), tuple(state.get("wrong", ())), state.get("ended"),
+                    )
+                )  # fmt: skip
+    return found
+
+
+def _locked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _state(fd: int) -> dict[str, Any]:
+    try:
+        state = json.loads(os.pread(fd, 65_536, 0))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
