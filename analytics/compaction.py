@@ -18,25 +18,30 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from analytics.merge_jobs import Compactor, Done, Plan
 from analytics.retention import Cut, Retention
 from analytics.system import lowest_priority, stop_with_parent
-from engine.errors import EngineError
-from engine.retention_config import RetentionConfig
+from engine.errors import EngineError, StoreError
+from engine.retention_config import RetentionConfig, changed_settings, left_settings
 
 JOBS: Final = 16  # at once in the background: their segments take their room twice
+AGAIN_S: Final = 30.0
 LOOK_S: Final = 2.0  # at the disk's free space: it may be filled within minutes
 STATE: Final = "upkeep.json"  # in <lake>/.settings, for `engine status`
 
 
 def compact(lake: Path, plan: Plan, report: Callable[[str], None]) -> Done:
-    """Merge what is due, once, and wait until every job is finished: twice `grace_s`."""
+    """Merge what is due, once, and wait until every job is finished: twice `grace_s`. What retention has begun to
+    delete is deleted, and nothing else."""
     with Compactor(lake, plan, report) as compactor:
+        begun = Retention(lake, RetentionConfig(enabled=False), plan.grace_s, report)
+        begun.finish()
         compactor.begin()
-        while compactor.advance():
+        while compactor.advance() or (begun.waiting and not begun.problem):
             time.sleep(min(1.0, plan.grace_s / 4 + 0.01))
+            begun.finish()
         return compactor.done
 
 
@@ -48,10 +53,12 @@ def retain(lake: Path, config: RetentionConfig, grace_s: float, report: Callable
         while retention.waiting:
             time.sleep(min(1.0, grace_s / 4 + 0.01))
             retention.finish()
+            if retention.problem:
+                raise StoreError(f"lake {lake}: {retention.problem}")
         return cuts
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Merge and delete for as long as the parent lives."""
     parser = argparse.ArgumentParser(prog="python -m analytics.compaction", description="Upkeep of a lake.")
     parser.add_argument("--lake", type=Path, required=True)
@@ -64,23 +71,36 @@ def main(arguments: list[str] | None = None) -> int:
     if options.with_parent is not None:
         stop_with_parent(options.with_parent)
     lowest_priority()
-    try:
-        given = json.loads(options.retention) if options.retention else {"enabled": False}
-        with Compactor(options.lake, Plan(), _say) as compactor:
-            retention = Retention(options.lake, RetentionConfig(**given), Plan().grace_s, _say)
-            merge_at = 0.0
-            while True:
-                retention.round()
-                if time.monotonic() >= merge_at:
-                    merge_at = time.monotonic() + options.every
-                    compactor.advance()
-                    if not retention.space.acute:  # merging takes room
-                        compactor.begin(most=JOBS - len(compactor.jobs))
-                _leave_state(options.lake, compactor, retention)
-                _rest(options.every, retention)
-    except EngineError as error:
-        _say(str(error))
-        return 2
+    given = json.loads(options.retention) if options.retention else {"enabled": False}
+    said = ""
+    while True:
+        try:
+            _keep(options.lake, RetentionConfig(**given), options.every)
+        except (EngineError, OSError) as error:  # another engine's process does it, for as long as that lives; or worse
+            text = str(error) if isinstance(error, EngineError) else f"upkeep of lake {options.lake}: {error}"
+            if text != said:
+                said = text
+                _say(said)
+            time.sleep(AGAIN_S)
+
+
+def _keep(lake: Path, config: RetentionConfig, every_s: float) -> NoReturn:
+    with Compactor(lake, Plan(), _say) as compactor:
+        retention = Retention(lake, config, Plan().grace_s, _say)
+        merge_at, began = 0.0, time.time()
+        while True:
+            if changed_settings(lake) > began:  # the engine took another configuration
+                began = changed_settings(lake)
+                with contextlib.suppress(EngineError):
+                    retention.config = left_settings(lake)
+            retention.round()
+            if time.monotonic() >= merge_at:
+                merge_at = time.monotonic() + every_s
+                compactor.advance()
+                if not retention.space.acute:  # merging takes room
+                    compactor.begin(most=JOBS - len(compactor.jobs))
+            _leave_state(lake, compactor, retention)
+            _rest(every_s, retention)
 
 
 def _rest(every_s: float, retention: Retention) -> None:
@@ -115,4 +135,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

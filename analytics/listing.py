@@ -63,7 +63,7 @@ def retired_segments(lake: Path, table: str) -> frozenset[str]:
     found: set[str] = set()
     for name in names_in(lake / RETIRED):
         if name.startswith(f"{table}@"):
-            with contextlib.suppress(FileNotFoundError, ValueError):  # of a finished one; damaged, so nothing goes
+            with contextlib.suppress(OSError, ValueError):  # finished meanwhile; damaged, and then nothing goes
                 found.update(noted(lake / RETIRED / name))
     return frozenset(found)
 

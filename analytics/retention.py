@@ -88,6 +88,7 @@ class Retention:
 
     Attributes:
         deleted: files and bytes by kind since the start. last: the newest cut, as text.
+        problem: why something that is due could not be deleted, empty when all could.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Retention:
         self.config = config
         self.grace_s = grace_s
         self.deleted: dict[str, list[int]] = {}
-        self.last = ""
+        self.last = self.problem = ""
         self._report = report
         self._clock = clock
         self._notes = lake / RETIRED
@@ -206,6 +207,7 @@ class Retention:
 
     def finish(self, acute: bool = False) -> None:
         """Delete the segments whose note is old enough."""
+        self.problem = ""
         grace = min(self.grace_s, ACUTE_GRACE_S) if acute else self.grace_s
         for name in sorted(names_in(self._notes)):
             path = self._notes / name
@@ -225,7 +227,8 @@ class Retention:
                         self._delete(table, noted(path))
                     path.unlink()
             except (OSError, ValueError) as error:
-                self._say(f"cannot delete what {path} names: {error}", "problem")
+                self.problem = f"cannot delete what {path} names: {error}"
+                self._say(self.problem, "problem")
                 if isinstance(error, ValueError):  # damaged: its segments will be found again
                     path.unlink(missing_ok=True)
 
@@ -264,7 +267,7 @@ class Retention:
         space = self.space
         if space.short and not did and not self.waiting:
             wanted = f"{space.free >> 20:,} of the {space.wanted >> 20:,} MiB wanted"
-            self._say(f"{self.lake}: {wanted} are free and nothing of the lake is left to delete", "short")
+            self._say(f"{self.lake}: {wanted} are free, and nothing of the lake can be deleted now", "short")
 
     def _say(self, text: str, what: str) -> None:
         now = self._clock()

@@ -16,6 +16,8 @@ import pyarrow as pa
 from engine.applications import Applications
 from engine.config import EngineConfig
 from engine.detect.finding import Finding
+from engine.detect.rules import make_rules
+from engine.detect.rules.base import Rule
 from engine.detection import Detection
 from engine.flows import FlowRows, FlowTable
 from engine.frames import FrameRing
@@ -76,6 +78,8 @@ class Analyser:
         self._taken_at = self._flows_at = self._applications_at = time.monotonic()
         self._source = ""  # of the batch in hand
         self._live = live
+        self._report = report
+        self._next: tuple[EngineConfig, list[Rule[Any]]] | None = None
 
     def take(self, frames: FrameBatch, batch: PacketBatch, give_up: Level = Level.NONE) -> bool:
         """Complete the rows of a decoded batch; `frames` is free on return. True when the rows are to be written."""
@@ -106,6 +110,21 @@ class Analyser:
         """What the engine finds of itself, for its alerts."""
         if self._detection is not None:
             self._detection.notice(found)
+
+    def configure(self, config: EngineConfig) -> None:
+        """Have what a running capture can take over (`engine.settings.LIVE`) used soon. For any thread; raises
+        ConfigError, and nothing changes then."""
+        rules = make_rules(config.rules.given, config.rules.files.python, self._report)
+        self._next = config, rules
+
+    def _follow(self) -> None:
+        """Use what `configure` has left."""
+        if self._next is None:
+            return
+        (config, rules), self._next = self._next, None
+        self._scoring.configure(config.scoring)
+        if self._detection is not None:
+            self._detection.configure(config, rules)
 
     def limit(self, part: float) -> None:
         """Parsers and signatures get this part of their budgets, 0 to 1, until told otherwise."""
@@ -163,6 +182,7 @@ class Analyser:
 
     def pass_on_due(self) -> None:
         """Pass rows on that have waited long enough; while nothing is captured, end flows by the clock."""
+        self._follow()
         now = time.monotonic()
         if self._live and now - self._taken_at >= _QUIET_S:
             self._scoring.tick(time.time_ns() // 1000 - _IN_FLIGHT_NS // 1000)

@@ -119,6 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _lake(compact)
 
+    status = command("status", _status, "say whether it captures, what is lost, what the lake holds, how long it lasts")
+    status.add_argument("--json", action="store_true", help="for programs; the exit code is 0, 1 see to it, 2 stopped")
+    _lake(status)
+
     retain = command("retain", _retain, "delete what is beyond the limits; a running capture does it by itself")
     retain.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
     retain.add_argument(
@@ -279,10 +283,10 @@ def _lake_path(config: Any) -> Path:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from engine import run
+    from engine import run, settings
     from engine.companion_config import with_token
 
-    config = _load(options)
+    config = _load_of_run(options)
     companions.check_rules(config)
     geo = with_token(config.geo) if config.geo.ipinfo else None
     listener = companions.listen(config.web, _lake_path(config)) if config.web.enabled else None
@@ -294,7 +298,27 @@ def _run(options: argparse.Namespace) -> int:
             companions.start_ipinfo(lake, geo)
         return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener, config.web)
 
-    return run.run(config, _lake_path(config), options.user, start)
+    lake = _lake_path(config)
+    file = os.path.abspath(options.config or settings.of_lake(lake))
+    return run.run(config, lake, options.user, start, lambda: _load_of_run(options), file)
+
+
+def _load_of_run(options: argparse.Namespace) -> Any:
+    """As `_load`; without --config, the file that the dashboard writes into the lake stands for it."""
+    from engine import settings
+
+    config = _load(options)
+    if options.config is not None:
+        return config
+    file = settings.of_lake(_lake_path(config))
+    try:
+        settings.check_editable(file.read_text(encoding="utf-8"), str(file))
+    except FileNotFoundError:
+        return config
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (getattr(error, "strerror", None) or "it is not text").lower()
+        raise ConfigError(f"configuration file {file}: {reason}; make it readable, or remove it") from None
+    return _load(argparse.Namespace(**(vars(options) | {"config": str(file)})))
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -424,6 +448,12 @@ def _compact(options: argparse.Namespace) -> int:
     done = compaction.compact(lake, plan, lambda text: run.report("warning", text))
     run.say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
     return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from analytics import status
+
+    return status.run(_lake_path(_load(options)), options.json)
 
 
 def _retain(options: argparse.Namespace) -> int:

@@ -9,9 +9,11 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import ConfigError
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from engine.companion_config import GeoConfig
     from engine.config import EngineConfig, WebConfig
     from engine.retention_config import RetentionConfig
+
+_RESTART_S: Final = 10.0
 
 
 def listen(web: WebConfig, lake: Path) -> socket.socket:
@@ -82,11 +86,17 @@ def start_dashboard(lake: Path, listener: socket.socket, web: WebConfig) -> Any:
 def start_upkeep(lake: Path, retention: RetentionConfig) -> None:
     """What merges small segments and deletes old ones: a process of the lowest priority that ends with us."""
     given = ["--with-parent", str(os.getpid()), "--retention", json.dumps(asdict(retention))]
-    subprocess.Popen(
-        [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
+    command = [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given]
+
+    def supervise() -> None:
+        from engine.run import say
+
+        while True:  # as long as we live: a daemon thread, whose end the process takes for its parent's
+            code = subprocess.run(command, stdin=subprocess.DEVNULL, start_new_session=True, check=False).returncode
+            say(f"engine: warning: what merges and deletes segments ended with code {code}; starting it again")
+            time.sleep(_RESTART_S)
+
+    threading.Thread(target=supervise, name="upkeep", daemon=True).start()
 
 
 def first_link(lake: Path, address: str, login: bool) -> str:

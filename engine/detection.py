@@ -21,6 +21,7 @@ from engine.detect.entity_windows import EntityWindows
 from engine.detect.finding import Finding
 from engine.detect.intel import Intel
 from engine.detect.packet_score import PacketScores
+from engine.detect.rules.base import Rule
 from engine.detect.signatures.stage import Signatures
 from engine.detect.window_rows import WindowRows, to_arrow
 from engine.flows import FlowTable
@@ -71,8 +72,17 @@ class Detection:
             )
         self._alerts = AlertStage(lake, config, run, lambda rows: emit("alert_events", rows, True), report)
         self._alerts.live = live
+        self._scoring = config.scoring
         self._scores = PacketScores(config.scoring) if config.scoring.alert else None
         self._now_us = 0
+
+    def configure(self, config: EngineConfig, rules: list[Rule[Any]]) -> None:
+        """From now on, with these rules, and this configuration's [alerts], [notify] and alerts on scores."""
+        self._detector.use(rules)
+        self._alerts.configure(config)
+        if self._scoring != config.scoring:
+            self._scores = PacketScores(config.scoring) if config.scoring.alert else None
+        self._scoring = config.scoring
 
     def take(self, frames: FrameBatch, packets: PacketBatch) -> None:
         """Look at a batch whose flows are known."""

@@ -209,6 +209,8 @@ class _Steps:
             (left_waits, a), (right_waits, b) = self._decide(left, depth + 1), self._decide(right, depth + 1)
         else:
             (right_waits, b), (left_waits, a) = self._decide(right, depth + 1), self._decide(left, depth + 1)
+        if not left_waits and not right_waits and a == b:  # both sides end alike: nothing to decide
+            return False, a
         to = self._free.pop()
         kind = (q.NODE_LEAF if left_waits else 0) | (q.LEAF_NODE if right_waits else 0)
         self._steps.append([kind, self._feature[node], self._threshold[node], to, a, b])

@@ -37,11 +37,11 @@ def check(lake: Path) -> int:
     try:
         found = json.loads(text)
         number, maker = int(found["format"]), str(found.get("made_by", "another version"))[:40]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise StoreError(f'lake {lake}: {path} is damaged; put {{"format": {FORMAT}}} there if we wrote it') from None
     if not 1 <= number <= FORMAT:
         raise StoreError(
-            f"lake {lake} has format {number}, made by {maker!r}; this is packetlake {__version__}, which knows formats "
+            f"lake {lake} has format {number}, made by {maker!r}; packetlake {__version__} knows formats "
             f"up to {FORMAT}: use a newer one, or another --lake"
         )
     return number

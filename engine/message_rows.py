@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -70,6 +70,11 @@ _SPECS: Final[dict[str, _Spec]] = {
 }  # fmt: skip
 
 
+@lru_cache
+def _schema(table: str) -> pa.Schema:
+    return arrow_schema(table)
+
+
 class Addresses:
     """The distinct addresses of some rows. One instance per thread."""
 
@@ -79,10 +84,19 @@ class Addresses:
 
     def texts(self, words: NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
         """Clients and servers of at most ROWS rows."""
-        table, n = self._table, len(words)
-        kernel.index_addresses(words, table.start(), *table.arrays(), self._out)
-        known = table.dictionary()
+        known, n = self._indexed(words), len(words)
         return known.take(pa.array(self._out[0, :n])), known.take(pa.array(self._out[1, :n]))
+
+    def lists(self, words: NDArray[np.int64]) -> tuple[list[str], list[str]]:
+        """The same as Python has it."""
+        known, n = self._indexed(words).to_pylist(), len(words)
+        src, dst = ([known[at] for at in side] for side in self._out[:, :n].tolist())
+        return src, dst
+
+    def _indexed(self, words: NDArray[np.int64]) -> pa.Array:
+        table = self._table
+        kernel.index_addresses(words, table.start(), *table.arrays(), self._out)
+        return table.dictionary()
 
 
 class MessageRows:
@@ -104,7 +118,7 @@ class MessageRows:
 
     def to_arrow(self, addresses: Addresses | None = None) -> pa.RecordBatch:
         """The rows as the lake has them; `addresses` of the thread that asks, if it is not the one that made them."""
-        schema = arrow_schema(self.table)
+        schema = _schema(self.table)
         flow = self._flow_columns(addresses or self._addresses)
         arrays = [flow[f.name] if f.name in flow else self._array(f.name, f.type) for f in schema]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -116,22 +130,43 @@ class MessageRows:
             if name == "ts":
                 found = self.words[:, kernel.W_TS].tolist()
             elif name in self._spec:
-                found = self._array(name, arrow_schema(self.table).field(name).type).to_pylist()
-            elif name in self._own:
-                found = self._own[name].to_pylist()
+                found = self._values(name)
+            elif name in ("src_port", "dst_port"):
+                ports = self.words[:, kernel.W_PORTS]
+                found = (ports >> 16 if name == "src_port" else ports & 0xFFFF).tolist()
+            elif name == "flow_id":
+                found = self.words[:, kernel.W_FLOW].tolist()
+            elif name in ("src_ip", "dst_ip"):
+                self._lists["src_ip"], self._lists["dst_ip"] = self._addresses.lists(self.words)
+                return self._lists[name]
             else:
                 found = [None] * len(self)
             self._lists[name] = found
         return found
 
-    @cached_property
-    def _own(self) -> dict[str, pa.Array]:
-        return self._flow_columns(self._addresses)
+    def dicts(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows with these columns only."""
+        return [dict(zip(columns, row, strict=True)) for row in zip(*map(self.column, columns), strict=True)]
+
+    def _values(self, name: str) -> list[Any]:
+        """A column of the messages; Arrow needs a quarter of a microsecond a value."""
+        word, how = self._spec[name]
+        values = self.words[:, word]
+        if how == "int":
+            return [None if n == kernel.MISSING else n for n in values.tolist()]
+        if how == "text":
+            ends, data = self._gathered(word, values)
+            if data.size == 0 or data.max() < 0x80:  # else a character is not a byte
+                text, at = data.tobytes().decode("ascii"), ends.tolist()
+                there = (values >= 0).tolist()
+                return [text[a:b] if some else None for a, b, some in zip(at, at[1:], there, strict=False)]
+        found: list[Any] = self._array(name, _schema(self.table).field(name).type).to_pylist()
+        return found
 
     @cached_property
     def names(self) -> list[str]:
         """Columns there are."""
-        return list(arrow_schema(self.table).names)
+        return list(_schema(self.table).names)
 
     def _flow_columns(self, addresses: Addresses) -> dict[str, pa.Array]:
         words, ports = self.words, self.words[:, kernel.W_PORTS]
@@ -164,11 +199,16 @@ class MessageRows:
         known = pa.array([None if n == kernel.MISSING else how[1](n) for n in numbers.tolist()], pa.string())
         return known.take(pa.array(index.reshape(-1)))
 
-    def _texts(self, word: int, spans: NDArray[np.int64]) -> pa.Array:
+    def _gathered(self, word: int, spans: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """(where each text begins and the last one ends, their bytes)."""
         offsets = np.zeros(len(spans) + 1, np.int32)
         np.cumsum(np.where(spans < 0, 0, spans & 0xFFFF), out=offsets[1:])
         out = np.empty(int(offsets[-1]), np.uint8)
         kernel.gather_texts(self.words, word, self._text, offsets, out)
+        return offsets, out
+
+    def _texts(self, word: int, spans: NDArray[np.int64]) -> pa.Array:
+        offsets, out = self._gathered(word, spans)
         buffers = [_validity(spans), pa.py_buffer(offsets), pa.py_buffer(out)]
         return pa.Array.from_buffers(pa.string(), len(spans), buffers)
 
@@ -258,10 +298,20 @@ class AppRows(Sequence[dict[str, Any]]):
 
     @cached_property
     def _all(self) -> list[dict[str, Any]]:
-        own = list(zip(self.orders, self.parsed, strict=True))
-        read = [(order, Row(rows, at)) for rows in self.read for at, order in enumerate(rows.orders)]
         # To who reads a row, both kinds are the same.
-        return [cast("dict[str, Any]", row) for _, row in heapq.merge(own, read, key=itemgetter(0))]
+        return self._in_order([cast("dict[str, Any]", Row(rows, at)) for rows in self.read for at in range(len(rows))])
+
+    def with_columns(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The same rows, of which these columns will be asked: faster than row by row."""
+        return self._in_order([row for rows in self.read for row in rows.dicts(columns)])
+
+    def _in_order(self, read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Parsers' rows and those of `read`."""
+        if not self.parsed:
+            return read
+        orders = [order for rows in self.read for order in rows.orders]
+        both = zip(self.orders, self.parsed, strict=True), zip(orders, read, strict=True)
+        return [row for _, row in heapq.merge(*both, key=itemgetter(0))]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._all if self.read else self.parsed)

@@ -208,6 +208,10 @@ class Pipeline:
         """Have the analyse thread make an alert of it."""
         self._notices.put(found)
 
+    def configure(self, config: EngineConfig) -> None:
+        """Have what a running capture can take over used soon. Raises ConfigError, and nothing changes then."""
+        self._analyser.configure(config)
+
     # --- the feeds' exchange ---------------------------------------------------------------------------------
 
     def take(self) -> FrameBatch | None:

@@ -58,10 +58,22 @@ class RetentionConfig:
         return min(int(total * self.min_free_percent / 100), int(self.min_free_gib * GIB))
 
 
+def changed_settings(lake: Path) -> float:
+    """When they were left, seconds since the epoch; 0 for never."""
+    try:
+        return _left(lake).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _left(lake: Path) -> Path:
+    return lake / ".settings" / "running.toml"
+
+
 def left_settings(lake: Path) -> RetentionConfig:
     """The section as the last `engine run` on this lake had it, else the defaults: what a command without --config
     goes by, so that it never deletes what the engine would have kept."""
-    path = lake / ".settings" / "running.toml"
+    path = _left(lake)
     try:
         with open(path, "rb") as file:
             given = tomllib.load(file).get("retention", {})

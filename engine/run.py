@@ -83,8 +83,12 @@ def warm_up() -> None:
     say(f"kernels compiled in {time.monotonic() - started:.0f} s")
 
 
-def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Callable[[Path], Dashboard] | None) -> int:
-    """Capture until a signal comes. Without the right to capture, and no interface named, show generated traffic."""
+def run(
+    config: EngineConfig, lake: Path, user: str | None, start_dashboard: Callable[[Path], Dashboard] | None,
+    load: Callable[[], EngineConfig] | None = None, config_file: str = "",
+) -> int:  # fmt: skip
+    """Capture until a signal comes. Without the right to capture, and no interface named, show generated traffic.
+    `load` reads the configuration again, from `config_file` or what stands for it, when SIGHUP comes."""
     on_signals(_leave_at_once)
     names = config.capture.interfaces
     generated = False
@@ -100,6 +104,7 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
     from engine.capture.pacing import Pace
     from engine.capture.savefile import SavefileSource
     from engine.pipeline import Pipeline
+    from engine.reload import Reload
     from engine.sensor_lock import SensorLock
     from engine.synth import GeneratedCapture
     from engine.watchdog import Watchdog
@@ -124,7 +129,9 @@ def run(config: EngineConfig, lake: Path, user: str | None, start_dashboard: Cal
         if dashboard.link:
             say(f"dashboard: {dashboard.link}")
         say("Ctrl-C stops")
-        return _finish(pipeline, lake, dashboard, None if generated else Watchdog(config.watchdog), lock)
+        watchdog = None if generated else Watchdog(config.watchdog)
+        reload = load and Reload(load, config_file, config, lake, say, lambda used: _leave_settings(used, lake))
+        return _finish(pipeline, lake, dashboard, watchdog, lock, reload)
     finally:
         if lock is not None:
             lock.close()
@@ -210,7 +217,9 @@ def on_signals(handler: Callable[[int, Any], None]) -> None:
             signal.signal(number, handler)
 
 
-def _finish(pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = None, lock: Any = None) -> int:
+def _finish(
+    pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = None, lock: Any = None, reload: Any = None
+) -> int:
     """Wait for the end or a signal, stop in order, print the summary."""
     stopping: list[int] = []
 
@@ -219,6 +228,8 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = Non
         pipeline.stop()
 
     on_signals(on_signal)
+    if reload is not None:
+        reload.listen(lambda: on_signal(signal.SIGHUP, None))
     started = time.monotonic()
     ended = False
     while not ended and not stopping:
@@ -226,6 +237,8 @@ def _finish(pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = Non
         dashboard.check()
         if watchdog is not None:
             _watch(watchdog, lock, pipeline)
+        if reload is not None and reload.asked:
+            reload.take(pipeline)
         _progress(pipeline.totals, time.monotonic() - started)
     if not ended and not pipeline.wait(2.5):
         pipeline.abandon()

@@ -69,6 +69,13 @@ class ScoreStats:
         self._told = False
         self.refused = 0
 
+    def set_threshold(self, threshold: float) -> None:
+        """Anomalies from here on are counted as above, from now on."""
+        if threshold != self._threshold:
+            self.flush()
+            self._threshold = threshold
+            self._least = int(np.ceil(threshold * q.GRAIN))
+
     def use(self, model: int, baseline: Baseline) -> None:
         """Another model scores from now on."""
         self.flush()

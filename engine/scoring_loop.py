@@ -136,6 +136,11 @@ class ScoringLoop:
             self.stats = ScoreStats(sensor, config.threshold, config.drift_minutes, emit, drift)
             self._follow()
 
+    def configure(self, config: ScoringConfig) -> None:
+        """From now on, with this threshold."""
+        if self._config.enabled:
+            self.stats.set_threshold(config.threshold)
+
     @property
     def forest(self) -> Forest | None:
         """The model in use."""

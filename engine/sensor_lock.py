@@ -88,14 +88,18 @@ def engines(lake: Path) -> list[Engine]:
                 continue
             with contextlib.suppress(OSError), open(lake / FOLDER / name, "rb") as file:
                 running = not _locked(file.fileno(), fcntl.LOCK_SH)
-                state = _state(file.fileno())
-                found.append(
-                    Engine(
-                        name.removeprefix(_PREFIX), running, int(state.get("pid", 0)), float(state.get("since", 0.0)),
-                        tuple(state.get("sources", ())), tuple(state.get("wrong", ())), state.get("ended"),
-                    )
-                )  # fmt: skip
+                found.append(_engine(name.removeprefix(_PREFIX), running, _state(file.fileno())))
     return found
+
+
+def _engine(sensor: str, running: bool, state: dict[str, Any]) -> Engine:
+    """What stands there, as far as it makes sense."""
+    numbers = {n: v for n, v in state.items() if isinstance(v, int | float)}
+    texts = {n: tuple(t for t in v if isinstance(t, str)) for n, v in state.items() if isinstance(v, list)}
+    return Engine(
+        sensor, running, int(numbers.get("pid", 0)), float(numbers.get("since", 0.0)), texts.get("sources", ()),
+        texts.get("wrong", ()), numbers.get("ended"),
+    )  # fmt: skip
 
 
 def _locked(fd: int, kind: int) -> bool:
@@ -108,7 +112,7 @@ def _locked(fd: int, kind: int) -> bool:
 
 def _state(fd: int) -> dict[str, Any]:
     try:
-        state = json.loads(os.pread(fd, 65_536, 0))
-    except (OSError, ValueError):
+        state = json.loads(os.pread(fd, 65_536, 0), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

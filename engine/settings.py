@@ -33,6 +33,7 @@ EDITABLE: Final[dict[str, tuple[str, ...]]] = {
     "signatures": ("enabled", "starter", "home", "budget", "join_bytes"),
     "intel": ("enabled", "refresh_minutes", "max_age_days", "repeat_s"),
     "notify": ("queue", "give_up_h", "targets"),
+    "retention": tuple(f.name for f in fields(EngineConfig().retention)),
 }  # fmt: skip
 TABLES: Final = ("alerts.kind", "alerts.suppress", "notify.targets")
 # What `engine run` takes over on SIGHUP; everything else waits for its next start.
@@ -41,6 +42,7 @@ LIVE: Final[dict[str, tuple[str, ...]]] = {
     "alerts": tuple(f.name for f in fields(EngineConfig().alerts) if f.name != "max_open"),
     "notify": ("queue", "give_up_h", "targets"),
     "scoring": ("threshold", "alert", "alerts_per_hour"),
+    "retention": tuple(f.name for f in fields(EngineConfig().retention)),  # upkeep reads what the engine leaves
 }
 
 

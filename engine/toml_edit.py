@@ -39,7 +39,7 @@ def edit(text: str, changes: Changes, tables: Tables | None = None) -> str:
     """The text with the changes. Raises ConfigError when it is not TOML, or cannot be changed without damage."""
     tables = tables or {}
     meant = _meant(_parsed(text), changes, tables)
-    lines = text.splitlines()
+    lines = text.split("\n")  # TOML knows no other ends of lines
     for name, entries in tables.items():
         lines = _replace_tables(lines, name, entries)
     for section, values in changes.items():

@@ -27,7 +27,7 @@ class Usage:
         self._waiting: dict[str, int] = {}
 
     def tick(self, stage: str) -> None:
-        """The calling thread works at that stage; its CPU time so far counts there. About 0.3 us."""
+        """The calling thread works at that stage; its CPU time so far counts there. About 0.6 us."""
         self._threads[stage, threading.get_ident()] = time.thread_time_ns()
 
     def filled(self, share: float) -> None:

@@ -25,7 +25,12 @@ def parts() -> list[dict[str, str]]:
             about = metadata.metadata(name[0])
         except metadata.PackageNotFoundError:
             continue
-        found[name[0].lower()] = {"name": name[0], "version": about["Version"], "licence": _licence(about), "kind": "package"}
+        found[name[0].lower()] = {
+            "name": name[0],
+            "version": about["Version"],
+            "licence": _licence(about),
+            "kind": "package",
+        }
     text = (Path(__file__).parent / "assets" / "VENDORED.md").read_text(encoding="utf-8")
     for _, name, version, licence in _TABLE.findall(text):
         if name != "package":

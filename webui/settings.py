@@ -40,9 +40,9 @@ def read(lake: Path) -> dict[str, Any]:
     {file, etag, writable, problem, running: {since_us} or null, error: why the file cannot be used, or null}."""
     path, text = _file(lake)
     engine = settings.running(lake)
-    told = _checked(lake, path, text)
+    told = _checked(path, text)
     if "error" in told:  # damaged by hand: the rest of the page is still of use
-        told = _checked(lake, path, "") | {"error": told["error"]}
+        told = _checked(path, "") | {"error": told["error"]}
     problem = _why_not_writable(path)
     return {
         "error": None, **told, "file": str(path), "etag": _etag(text), "writable": problem is None, "problem": problem,
@@ -59,11 +59,12 @@ def save(lake: Path, given: Mapping[str, Any], etag: str) -> dict[str, Any]:
     """
     with _alone(lake):
         path, text = _file(lake)
+        _check_text(given)
         if etag != _etag(text):
             raise ConfigError("the configuration has changed meanwhile; load it again, then change it")
         changes, tables = _sorted(given, text)
         made = toml_edit.edit(text, changes, tables)
-        told = _checked(lake, path, made)
+        told = _checked(path, made)
         if "error" in told:
             raise ConfigError(str(told["error"]))
         live, later = settings.difference(parse_config(text, path.name), parse_config(made, path.name))
@@ -112,9 +113,9 @@ def _file(lake: Path) -> tuple[Path, str]:
         raise ConfigError(f"configuration file {path}: {reason.lower()}; let the lake's owner read it") from None
 
 
-def _checked(lake: Path, path: Path, text: str) -> dict[str, Any]:
+def _checked(path: Path, text: str) -> dict[str, Any]:
     """What `engine.config_check` says of the text."""
-    ours = path == Path(os.path.realpath(settings.of_lake(lake)))
+    ours = path.parent.name == settings.FOLDER  # of this lake, or of the one whose generated traffic is shown
     key = f"{ours}{_etag(text)}"
     with _lock:
         if key not in _described:
@@ -126,7 +127,9 @@ def _checked(lake: Path, path: Path, text: str) -> dict[str, Any]:
                 )
                 told: dict[str, Any] = json.loads(done.stdout)
             except (subprocess.SubprocessError, OSError, ValueError) as error:
-                raise ConfigError(f"the configuration could not be checked: {type(error).__name__}; try again") from None
+                raise ConfigError(
+                    f"the configuration could not be checked: {type(error).__name__}; try again"
+                ) from None
             while len(_described) >= 8:
                 del _described[next(iter(_described))]
             _described[key] = told
@@ -158,6 +161,14 @@ def _sorted(given: Mapping[str, Any], text: str) -> tuple[dict[str, dict[str, An
     return changes, tables
 
 
+def _check_text(given: Any) -> None:
+    """JSON can hold halves of characters, which no file can."""
+    try:
+        json.dumps(given, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError("a text holds half a character; type it again") from None
+
+
 def _entries(name: str, value: Any, text: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(v, dict) for v in value) or len(value) > MAX_ENTRIES:
         raise ConfigError(f"{name} must be a list of at most {MAX_ENTRIES} tables")
@@ -179,7 +190,7 @@ def _publish(path: Path, text: str) -> None:
     """Replace the file, with the rights it has; nobody else may read what may hold secrets."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.inprogress")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         mode = path.stat().st_mode & 0o660 if path.exists() else 0o600
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
             file.write(text)
@@ -194,7 +205,7 @@ def _publish(path: Path, text: str) -> None:
 
 
 def _why_not_writable(path: Path) -> str | None:
-    folder = path.parent if path.parent.exists() else path.parent.parent
+    folder = next(parent for parent in path.parents if parent.exists())
     if os.access(folder, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.W_OK)):
         return None
     return f"{path} and its directory cannot be written by the dashboard's account; let the lake's owner write there"

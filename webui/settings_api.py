@@ -1,10 +1,10 @@
 """The configuration over HTTP. Operators read, admins change.
 
-    GET  /api/v1/settings               see webui.settings.read
-    POST /api/v1/settings               {etag, changes: {section: {key: value}}}: see webui.settings.save
-    POST /api/v1/settings/test          {target}: sends a message; {sent, problem}
-    GET  /api/v1/settings/geoip?ip=     the database, and what it says of an address
-    GET  /api/v1/settings/about         {version, parts: [{name, version, licence}]}
+GET  /api/v1/settings               see webui.settings.read
+POST /api/v1/settings               {etag, changes: {section: {key: value}}}: see webui.settings.save
+POST /api/v1/settings/test          {target}: sends a message; {sent, problem}
+GET  /api/v1/settings/geoip?ip=     the database, and what it says of an address
+GET  /api/v1/settings/about         {version, parts: [{name, version, licence}]}
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Beside `POST /api/v1/sql` (webui.api): what the SQL page keeps for each person, and what there is to query.
 
-    GET  /api/v1/sql/schema         {tables: [{name, stored, columns: [{name, type, about}]}], functions: [{name, call}]}
-    GET  /api/v1/sql/book           {saved: [{name, sql}], history: [{sql, at_us, ms, rows, error}]}
-    POST /api/v1/sql/book/save      {name, sql}
-    POST /api/v1/sql/book/remove    {name}
-    POST /api/v1/sql/book/clear     {}: the history
+GET  /api/v1/sql/schema         {tables: [{name, stored, columns: [{name, type, about}]}], functions: [{name, call}]}
+GET  /api/v1/sql/book           {saved: [{name, sql}], history: [{sql, at_us, ms, rows, error}]}
+POST /api/v1/sql/book/save      {name, sql}
+POST /api/v1/sql/book/remove    {name}
+POST /api/v1/sql/book/clear     {}: the history
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def schema_of(lake: Path) -> dict[str, Any]:
         ).fetchall()
     finally:
         con.close()
-    meanings = {(t, c.name): f"{c.meaning}{f' ({c.unit})' if c.unit else ''}" for t, all_ in TABLES.items() for c in all_}
+    meanings = {
+        (t, c.name): f"{c.meaning}{f' ({c.unit})' if c.unit else ''}" for t, all_ in TABLES.items() for c in all_
+    }
     tables: dict[str, list[dict[str, str]]] = {}
     for table, name, kind in columns:
         about = meanings.get((table, name), "")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -60,11 +61,11 @@ def remove(lake: Path, user: str, name: str) -> Book:
 
 
 def note(lake: Path, user: str, sql: str, **outcome: Any) -> None:
-    """Remember that it ran; the same text again moves to the front."""
+    """Remember that it ran; the same text again moves to the front. A full disk is no reason not to answer."""
     sql = sql.strip()
     if not sql or len(sql) > MAX_SQL:
         return
-    with _editing(lake, user) as book:
+    with contextlib.suppress(OSError), _editing(lake, user) as book:
         kept = [entry for entry in book["history"] if entry["sql"] != sql]
         book["history"] = [{"sql": sql, "at_us": time.time_ns() // 1000, **outcome}, *kept][:MAX_HISTORY]
 

@@ -55,18 +55,29 @@ def sources(ctx: Context, source: str) -> dict[str, Any]:
         "ORDER BY max(s) DESC, source",
         recent=now - LIVE_S - RATE_S,
     )
+    if not rows:
+        return _before(ctx)
     live = [row for row in rows if row[2] >= now - LIVE_S]
-    last = max((row[2] for row in rows), default=None)
-    shown = live or [row for row in rows if last is not None and row[2] > last - LIVE_S]
+    last = max(row[2] for row in rows)
+    shown = live or [row for row in rows if row[2] > last - LIVE_S]
     pps = sum(1000 * row[3] / row[5] for row in live if row[5])
     bps = sum(8000 * row[4] / row[5] for row in live if row[5])
     return {
-        "state": "live" if live else "stopped" if rows else "none",
+        "state": "live" if live else "stopped",
         "sources": [row[0] for row in shown],
         "sensors": sorted({row[1] for row in shown}),
         "pps": round(pps, 1) if live else None,
         "bps": round(bps) if live else None,
         "fill": max((row[6] or 0 for row in live), default=None),
-        "last": None if last is None else last * US,
-        "age_s": None if last is None else round(max(0.0, ctx.now - last), 1),
+        "last": last * US,
+        "age_s": round(max(0.0, ctx.now - last), 1),
     }
+
+
+def _before(ctx: Context) -> dict[str, Any]:
+    """Nothing was counted in the range: what was there last."""
+    sources, sensor, last = ctx.lake.last_counted() or ([], "", None)
+    age_s = None if last is None else round(max(0.0, ctx.now - last / US), 1)
+    state = "none" if age_s is None else "stopped" if age_s > LIVE_S else "live"
+    return {"state": state, "sources": sources, "sensors": [sensor] if sensor else [], "pps": None, "bps": None,
+            "fill": None, "last": last, "age_s": age_s}  # fmt: skip

@@ -23,7 +23,7 @@ from engine.errors import ConfigError
 MAX_TEXT: Final = 2_000  # characters
 MAX_TERMS: Final = 32
 MAX_VALUES: Final = 64  # of one term
-_HEAD: Final = re.compile(r"(?P<not>[-!]?)(?P<field>[A-Za-z_]+)(?P<op>!=|>=|<=|=|:|>|<)")
+_HEAD: Final = re.compile(r"(?P<not>[-!]?)(?P<field>[A-Za-z_][A-Za-z0-9_]*)(?P<op>!=|>=|<=|=|:|>|<)")
 _PLAIN: Final = re.compile(r'[^\s,"]+')
 _NEGATED: Final = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
 

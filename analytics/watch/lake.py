@@ -55,6 +55,7 @@ class WatchLake:
         self._alerts: AlertState | None = None
         self._bounds: tuple[tuple[Any, ...], tuple[int, int] | None] = ((), None)
         self._bounds_at = float("-inf")
+        self._counted: tuple[str, tuple[list[str], str, int]] | None = None
 
     def cursor(self) -> DuckDBPyConnection:
         with self._lock:
@@ -110,12 +111,6 @@ class WatchLake:
             found = self._indexes[table].within(start, end)
         return [segment.path for segment in reversed(found)]
 
-    def starts(self, span: Span) -> list[int]:
-        """Times of the first rows of the segments of packets in the span, microseconds, sorted."""
-        with self._lock:
-            found = self._indexes["packets"].within(span.start_us / US - SLACK_S, span.end_us / US + SLACK_S)
-        return sorted(int(segment.start * US) for segment in found)
-
     # --- what the lake is like now ------------------------------------------------------------------------------------
 
     def span(self, asked: TimeRange) -> Span:
@@ -139,6 +134,25 @@ class WatchLake:
             first = self._time_of("min", [segments[-1].path], int(segments[-1].start * US))
             self._bounds = key, (first, self._time_of("max", newest, int(segments[0].start * US)))
         return self._bounds[1]
+
+    def last_counted(self) -> tuple[list[str], str, int] | None:
+        """Sources, sensor and time (microseconds) of the newest counters: what was captured last, however long ago."""
+        with self._lock:
+            newest = self._indexes["capture_stats"].newest()
+        if newest is None:
+            return None
+        if self._counted is None or self._counted[0] != newest.path:
+            sql = (
+                "SELECT source, epoch_us(max(ts)) FROM read_parquet($files, hive_partitioning = false) GROUP BY source"
+            )
+            try:
+                rows = self.cursor().execute(sql, {"files": [newest.path]}).fetchall()
+            except duckdb.Error:
+                rows = []
+            at = max((row[1] for row in rows), default=int(newest.start * US))
+            sensor = newest.path.split("/sensor=")[-1].split("/")[0]
+            self._counted = newest.path, (sorted(row[0] for row in rows), sensor, at)
+        return self._counted[1]
 
     def _time_of(self, side: str, paths: list[str], otherwise: int) -> int:
         sql = f"SELECT epoch_us({side}(ts)) FROM read_parquet($files, hive_partitioning = false)"

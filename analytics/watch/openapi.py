@@ -59,6 +59,10 @@ _ACTS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
     "/alerts/{incident}/note": ("operator", "Add a remark", ("note",)),
     "/mutes": ("operator", "No new alerts of a kind, source or destination", ("kind", "src", "dst", "hours", "note")),
     "/mutes/remove": ("operator", "Take a mute back", ("kind", "src", "dst")),
+    "/sql/book/save": ("operator", "Keep a query under a name, for oneself", ("name", "sql")),
+    "/sql/book/remove": ("operator", "Forget a query that was kept", ("name",)),
+    "/settings": ("admin", "Change the configuration; GET tells it, and the etag", ("etag", "changes")),
+    "/settings/test": ("admin", "Send a message to a notification target", ("target",)),
 }
 
 

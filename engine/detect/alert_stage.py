@@ -87,6 +87,13 @@ class AlertStage:
         """Events that EVE or notifications did not get, because those were too slow or failed."""
         return self._outlets.missed if self._outlets is not None else 0
 
+    def configure(self, config: EngineConfig) -> None:
+        """From now on, with these [alerts] and [notify]."""
+        self._config = config
+        self._incidents.configure(config.alerts)
+        if self._outlets is not None:
+            self._outlets.configure(config)
+
     def take(self, findings: list[Finding], now_us: int) -> None:
         """Account findings; `now_us` is the packets' clock."""
         self._follow_outlets()
@@ -139,25 +146,49 @@ class _Outlets:
         self._prefix = prefix
         self._report = report
         self._mutes = Mutes(lake)
+        self._live = live
         self._eve = EveOutput(config.eve, config.lake.sensor, lambda text: report("warning", text))
-        self._outbox = Outbox(lake, config.notify, config.lake.sensor) if live and config.notify.targets else None
-        outlets: dict[str, Callable[[dict[str, Any]], object]] = {}
-        if live and self._eve.enabled:
-            outlets[f"eve@{config.lake.sensor}"] = self._eve.put
-        if self._outbox is not None:
-            outlets["notify"] = self._outbox.put
-        self._manual = ManualAlerts(lake, outlets)
+        self._open_outbox(config)
         self._poll_s = poll_s
         self._notifier: subprocess.Popen[bytes] | None = None
+        self._ended: list[subprocess.Popen[bytes]] = []  # notifiers of an earlier configuration, sending what is left
         self._started_at = float("-inf")
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(_WAITING)
         self._failing = False
         self._overrun = 0
-        self._live = live
+        self._next: EngineConfig | None = None
         self.left: Rows = []
         self.mutes = self._mutes.poll()  # before the first finding
         self._thread = threading.Thread(target=self._run, name="alerts", daemon=True)
         self._thread.start()
+
+    def _open_outbox(self, config: EngineConfig) -> None:
+        wanted = self._live and config.notify.targets
+        self._outbox = Outbox(self._lake, config.notify, config.lake.sensor) if wanted else None
+        outlets: dict[str, Callable[[dict[str, Any]], object]] = {}
+        if self._live and self._eve.enabled:
+            outlets[f"eve@{config.lake.sensor}"] = self._eve.put
+        if self._outbox is not None:
+            outlets["notify"] = self._outbox.put
+        self._manual = ManualAlerts(self._lake, outlets)
+
+    def configure(self, config: EngineConfig) -> None:
+        """Have the thread take other targets."""
+        self._next = config
+
+    def _follow(self) -> None:
+        """Take what `configure` left. The notifier of before sends what waits for it, and ends."""
+        config, self._next = self._next, None
+        if config is None or config.notify == self._config.notify:
+            return
+        self._config = config
+        self._open_outbox(config)
+        if self._notifier is not None:
+            assert self._notifier.stdin is not None
+            with contextlib.suppress(OSError):
+                self._notifier.stdin.close()
+            self._ended.append(self._notifier)
+            self._notifier, self._started_at = None, float("-inf")
 
     @property
     def missed(self) -> int:
@@ -200,6 +231,8 @@ class _Outlets:
     def _work(self) -> None:
         looked_at = float("-inf")
         while True:
+            self._follow()
+            self._ended = [process for process in self._ended if process.poll() is None]
             self._watch_notifier()
             with contextlib.suppress(queue.Empty):
                 row = self._queue.get(timeout=self._poll_s / 2)

@@ -14,9 +14,11 @@ from engine.detect.entity_windows import EntityWindows
 from engine.detect.finding import Finding
 from engine.detect.rules import make_rules
 from engine.detect.rules.base import Recent, Rule
+from engine.detect.tick import Ended, Tick
 from engine.detect.window_rows import WindowRows, rows_of
-from engine.detect.windows import Ended, Tick, Windows
+from engine.detect.windows import Windows
 from engine.kernels import window_layout as w
+from engine.message_rows import AppRows
 
 if TYPE_CHECKING:
     from engine.flows import FlowTable
@@ -45,12 +47,7 @@ class Detector:
         windows: WindowsConfig | None = None, files: Sequence[str] = (),
         report: Callable[[str, str], None] = lambda _level, _text: None, **sizes: int,
     ) -> None:  # fmt: skip
-        self._rules = make_rules(rules, files, report)
-        self._lookers = [rule for rule in self._rules if type(rule).look is not Rule.look]
-        self._readers: dict[str, list[Rule[Any]]] = {}
-        for rule in self._rules:
-            for table in rule.tables:
-                self._readers.setdefault(table, []).append(rule)
+        self.use(make_rules(rules, files, report))
         self._emit = emit
         self._anomaly = anomaly
         self._entities = entities
@@ -61,6 +58,23 @@ class Detector:
         self._told: Recent[list[int]] = Recent(_KEYS)
         self._flooded: Recent[int] = Recent(4096)
         self._source = ""
+
+    def use(self, rules: list[Rule[Any]]) -> None:
+        """Look with these rules from now on. One that is the same as before keeps what it remembers."""
+        before = {rule.name: rule for rule in getattr(self, "_rules", ())}
+        self._rules = [
+            before[rule.name] if rule.name in before and before[rule.name].p == rule.p else rule for rule in rules
+        ]
+        self._lookers = [rule for rule in self._rules if type(rule).look is not Rule.look]
+        self._readers: dict[str, list[Rule[Any]]] = {}
+        for rule in self._rules:
+            for table in rule.tables:
+                self._readers.setdefault(table, []).append(rule)
+        self._columns = {
+            table: tuple(dict.fromkeys(column for rule in rules for column in rule.columns))
+            for table, rules in self._readers.items()
+            if all(rule.columns for rule in rules)
+        }
 
     def take(self, frames: FrameBatch, packets: PacketBatch, table: FlowTable) -> list[Finding]:
         """What the packets of a batch show, after `FlowTable.follow` of the same batch."""
@@ -73,6 +87,8 @@ class Detector:
         """What rows that a parser made show."""
         readers = self._readers.get(table)
         if readers:
+            if table in self._columns and isinstance(rows, AppRows):
+                rows = rows.with_columns(self._columns[table])
             for row in rows:
                 for rule in readers:
                     self._note(rule.row(table, row))

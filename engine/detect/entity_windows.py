@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.anomaly_config import WindowsConfig
 from engine.detect.rules.base import port_of
-from engine.detect.windows import Ended, Tick, address_text
+from engine.detect.tick import Ended, Tick, address_text
 from engine.kernels import window_layout as w
 from engine.window_row import LEAST_PAIR_ATTEMPTS, LEAST_PAIR_PACKETS, LEAST_PORT_HOSTS
 

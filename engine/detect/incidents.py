@@ -24,7 +24,7 @@ BUDGET: Final = "budget_exceeded"
 # Kinds whose findings come further apart than the general cooldown.
 COOLDOWNS_S: Final = {
     "beacon": 3_600.0, BUDGET: 3_600.0, "cleartext_credentials": 7_200.0, "anomaly": 300.0,
-    "packet_score": 3_600.0,
+    "packet_score": 3_600.0, "capture_silent": 3_600.0,
     "ssh_bruteforce": 300.0, "http_bruteforce": 300.0, "ftp_bruteforce": 300.0,
     "dns_tunnel": 300.0, "icmp_tunnel": 300.0, "exfiltration": 300.0, "web_scan": 300.0,
 }  # fmt: skip
@@ -67,15 +67,8 @@ class Incidents:
     def __init__(self, config: AlertsConfig, emit: Callable[[list[dict[str, Any]]], None], name: str = "i") -> None:
         self._emit = emit
         self._name = name
-        self._update_us = int(config.update_s * _S)
-        self._budgets = (config.low_budget_per_hour, config.budget_per_hour)
         self._max_open = config.max_open
-        self._min_rank = rank_of(config.min_severity)
-        self._suppress = suppressions(config.suppress)
-        self._ranks = {k.name: rank_of(k.severity) for k in config.kind if k.severity}
-        self._cooldown_us = int(config.cooldown_s * _S)
-        given = {k.name: k.cooldown_s for k in config.kind if k.cooldown_s}
-        self._cooldowns = {kind: int(s * _S) for kind, s in {**COOLDOWNS_S, **given}.items()}
+        self.configure(config)
         self._open: dict[Key, Incident] = {}
         self._clock: int | None = None  # the newest finding
         self._swept = 0  # the clock when ended ones were looked for
@@ -87,6 +80,17 @@ class Incidents:
         self._unsaid_since = self._looked_at = time.monotonic()
         self.mutes: tuple[Suppression, ...] = ()
         self.counts = Counts()
+
+    def configure(self, config: AlertsConfig) -> None:
+        """For findings from now on. `max_open` stays; incidents that are open keep their cooldown."""
+        self._update_us = int(config.update_s * _S)
+        self._budgets = (config.low_budget_per_hour, config.budget_per_hour)
+        self._min_rank = rank_of(config.min_severity)
+        self._suppress = suppressions(config.suppress)
+        self._ranks = {k.name: rank_of(k.severity) for k in config.kind if k.severity}
+        self._cooldown_us = int(config.cooldown_s * _S)
+        given = {k.name: k.cooldown_s for k in config.kind if k.cooldown_s}
+        self._cooldowns = {kind: int(s * _S) for kind, s in {**COOLDOWNS_S, **given}.items()}
 
     @property
     def open(self) -> int:

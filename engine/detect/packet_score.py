@@ -13,7 +13,7 @@ import numpy as np
 from engine import packets as k
 from engine.config import ScoringConfig
 from engine.detect.finding import Finding
-from engine.detect.windows import address_text
+from engine.detect.tick import address_text
 from engine.explain import Explainer
 from engine.forest import Forest
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.detect.windows import Ended, Tick, address_text
+from engine.detect.tick import Ended, Tick, address_text
 from engine.kernels import window_layout as w
 from engine.tables import arrow_schema
 from engine.window_row import LEAST_ATTEMPTS, LEAST_PACKETS, MOST_ROWS

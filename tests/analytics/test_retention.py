@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -18,12 +19,13 @@ import pytest
 
 import analytics
 from analytics import retention as module
+from analytics.compaction import compact, retain
 from analytics.inventory import KINDS, Inventory
 from analytics.listing import live_segments
 from analytics.merge_jobs import Compactor, Plan
 from analytics.retention import AGE, SIZE, SPACE, Retention, Space
 from analytics.segments import SegmentIndex
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StoreError
 from engine.retention_config import GIB, RetentionConfig, left_settings
 from tests.analytics.small_lake import NOON, make_lake, segment
 from tests.commands import engine
@@ -216,6 +218,31 @@ def test_off__deletes_nothing_but_finishes_what_was_begun(tmp_path: Path) -> Non
     assert second.exists()
 
 
+def test_compact__finishes_what_was_begun(tmp_path: Path) -> None:
+    make_lake(tmp_path)
+    first = aged(tmp_path, "packets", 40)
+    keeper(tmp_path, grace_s=3000).round()
+    second = aged(tmp_path, "packets", 40, 1)
+    compact(tmp_path, Plan(grace_s=0), print)
+    assert not first.exists()
+    assert second.exists()
+    assert count(tmp_path) == ROWS
+
+
+def test_undeletable__is_one_error_and_no_endless_wait(tmp_path: Path) -> None:
+    make_lake(tmp_path)
+    path = aged(tmp_path, "packets", 0)
+    os.utime(path, (time.time() - 40 * DAY,) * 2)
+    hindrance = path.parent / "9-9.parquet"
+    hindrance.mkdir()
+    keeper(tmp_path).round()
+    [note] = (tmp_path / ".retired").iterdir()
+    note.write_text(json.dumps([str(hindrance.relative_to(tmp_path / "packets"))]))
+    with pytest.raises(StoreError, match="9-9"):
+        retain(tmp_path, RetentionConfig(), 0, lambda _: None)
+    compact(tmp_path, Plan(grace_s=0), lambda _: None)
+
+
 def test_directories__of_hours_long_over_go_when_empty(tmp_path: Path) -> None:
     make_lake(tmp_path)
     path = aged(tmp_path, "packets", 40)
@@ -262,6 +289,33 @@ def test_note__damaged_harms_nothing(tmp_path: Path, text: str) -> None:
     assert not note.exists()
     assert (tmp_path / "victim").read_text() == "mine"
     assert count(lake) == ROWS
+
+
+def test_disk_full__to_the_last_block_is_helped(tmp_path: Path) -> None:
+    """A real file system, where not even a note can be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk]).returncode:
+        pytest.skip("needs root to mount a small file system")
+    try:
+        make_lake(disk)
+        old = [aged(disk, "packets", 10 - n, n) for n in range(6)]
+        segment(disk, "flows", [{}] * ROWS)
+        with contextlib.suppress(OSError), open(disk / "foreign", "wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        said: list[str] = []
+        wanted = old[0].stat().st_blocks * 512 + 1
+        kept = Retention(disk, RetentionConfig(min_free_percent=100 * wanted / (4 << 20)), 300, said.append)
+        assert kept.space.free == 0
+        kept.round()
+        assert any("the disk is full" in line for line in said)
+        assert [p.exists() for p in old] == [False, False, True, True, True, True]
+        assert kept.space.free >= wanted
+        assert kept.round() == []
+        assert (count(disk), count(disk, "flows")) == (4 * ROWS, ROWS)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 # --- readers while it runs, and while it is killed -------------------------------------------------------------------
@@ -462,7 +516,7 @@ def test_main__a_process_beside_the_engine(tmp_path: Path) -> None:
     os.utime(path, (time.time() - 40 * DAY,) * 2)
     given = json.dumps({"packets_days": 30.0, "min_free_gib": 0.0})
     process = subprocess.Popen(
-        [sys.executable, "-m", "analytics.compaction", "--lake", str(tmp_path), "--retention", given],
+        [sys.executable, "-m", "analytics.compaction", "--lake", str(tmp_path), "--every", "1", "--retention", given],
         stdin=subprocess.DEVNULL,
     )
     try:
@@ -474,6 +528,12 @@ def test_main__a_process_beside_the_engine(tmp_path: Path) -> None:
         assert found["pid"] == process.pid
         assert count(tmp_path) == 0
         assert path.exists()  # a query may still read it
+        recent = aged(tmp_path, "packets", 0, 1)
+        os.utime(recent, (time.time() - 20 * DAY,) * 2)
+        (tmp_path / ".settings" / "running.toml").write_text("[retention]\npackets_days = 10.0\nmin_free_gib = 0.0\n")
+        while json.loads(state.read_text())["deleted"]["packets"][0] == 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert count(tmp_path) == 0
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)

@@ -257,6 +257,12 @@ def test_rows__come_in_the_order_of_their_messages() -> None:
     assert rows[0]["query"] == "n0.example"
     assert rows[1].get("answered") is True
     assert rows[2].get("no such column") is None
+    columns = ("id", "query", "src_ip", "dst_ip", "src_port", "dst_port", "flow_id", "ts")
+    assert [[row[c] for c in columns] for row in rows.with_columns(columns)] == [[r[c] for c in columns] for r in rows]
+    for part in rows.read:
+        written = part.to_arrow()
+        for name in set(written.schema.names) - {"ts"}:
+            assert part.column(name) == written.column(name).to_pylist(), name
 
 
 # --- digests and ciphers ------------------------------------------------------------------------------------------

@@ -174,6 +174,15 @@ def test_run__at_three_times_what_it_can_do_gives_up_in_order_and_counts_all(
             "SELECT sum(frames_not_stored)::BIGINT, sum(scores_shed)::BIGINT FROM capture_stats"
         ).fetchone() or (0, 0)  # fmt: skip
         assert frames >= got["drop_rows_shed"] >= scores
+        fill, waiting, capture, analyse, wall = con.execute(
+            "SELECT max(pool_fill), max(ring_frames), sum(cpu_capture_us), sum(cpu_analyse_us), 1e6 * sum(interval_s) "
+            "FROM capture_stats"
+        ).fetchone() or (0, 0, 0, 0, 0)
+        assert 0 < fill <= 100
+        assert fill > 50 or got["drop_rows_shed"] == 0  # below that nothing is given up
+        assert 0 < waiting < got["received"]
+        assert 0 < capture < wall
+        assert 0 < analyse < wall
         undecoded = con.execute("SELECT count(*) FROM packets WHERE flow_id IS NULL").fetchone() or (0,)
         in_flows = con.execute("SELECT sum(packets)::BIGINT FROM flows").fetchone() or (0,)
         seen = got["rows"] + got["drop_rows_shed"]

@@ -15,6 +15,7 @@ import pytest
 import waitress
 
 from analytics.watch.watch import Watch
+from tests.webui import attacks
 from tests.webui.traffic import Recorded, record
 from webui import auth, users
 from webui.app import create_app
@@ -71,6 +72,16 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 @pytest.fixture(scope="session")
 def site(recorded: Recorded) -> Iterator[Site]:
+    add_people(recorded.lake)
+    site = Site(recorded.lake, recorded.now)
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Another one, over labelled attacks. Its clock is what a test sets it to."""
+    recorded = attacks.record(tmp_path_factory.mktemp("attacked"))
     add_people(recorded.lake)
     site = Site(recorded.lake, recorded.now)
     yield site

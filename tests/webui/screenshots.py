@@ -78,14 +78,18 @@ def make_lake(directory: Path, geoip_file: Path | None) -> tuple[Path, float]:
 
 
 def smaller(png: bytes) -> bytes:
-    """The same picture with at most 256 colours, the most frequent of a grid of them."""
+    """The same picture with 256 colours: the most frequent, and those that are farthest from all others."""
     pixels = _pixels(png)
     height, width = pixels.shape[:2]
     packed = (pixels[..., 0].astype(np.uint32) << 16) | (pixels[..., 1].astype(np.uint32) << 8) | pixels[..., 2]
     colours, inverse, counts = np.unique(packed.ravel(), return_inverse=True, return_counts=True)
-    chosen = colours[np.argsort(counts)[::-1][:256]]
     rgb = np.stack([(colours >> s) & 255 for s in (16, 8, 0)], 1).astype(np.int32)
-    palette = np.stack([(chosen >> s) & 255 for s in (16, 8, 0)], 1).astype(np.int32)
+    palette = rgb[np.argsort(counts)[::-1][:144]]
+    away = np.full(len(rgb), 1 << 30)
+    for i in range(min(256, len(rgb))):
+        if i == len(palette):
+            palette = np.vstack([palette, rgb[(away * np.sqrt(counts)).argmax()]])
+        away = np.minimum(away, ((rgb - palette[i]) ** 2).sum(1))
     nearest = np.empty(len(rgb), np.uint8)
     for at in range(0, len(rgb), 2048):
         nearest[at : at + 2048] = ((rgb[at : at + 2048, None] - palette[None]) ** 2).sum(2).argmin(1)

@@ -145,7 +145,8 @@ def test_alert__mark_on_the_timeline_leads_to_it(overview, expect):
     plot = page.locator("#overview-timeline .nsewdrag").first
     expect(plot).to_be_visible()
     mark = page.evaluate("""() => {
-      const box = document.querySelector('[data-graph=overview-timeline]'), [a, b] = box.packetlakeSpan, m = box.packetlakeMarks[0];
+      const box = document.querySelector('[data-graph=overview-timeline]');
+      const [a, b] = box.packetlakeSpan, m = box.packetlakeMarks[0];
       return {share: (m.at_us - a) / (b - a), href: m.href};
     }""")
     box = plot.bounding_box()

@@ -40,11 +40,26 @@
     if (refused && page.script.failed) guard(() => page.script.failed(refused[0], refused[1], page));
     if (!page.feeds.length || !page.feeds.every((q) => q in given.answers)) return;
     if (page.painted && !page.feeds.some((q) => given.fresh.has(q))) return;
+    if (page.painted && Date.now() - pressed < 1000) { later(page, given); return; }
     page.painted = true;
     page.fresh = given.fresh;
     if (page.script.paint) guard(() => page.script.paint(given.answers, page));
     page.root.dataset.painted = "true";
   }
+  // Between press and release nothing moves: a value painted anew under the pointer would lose its click.
+  let pressed = 0, waiting = null;
+  function later(page, given) {
+    if (waiting && waiting.page === page) { for (const q of given.fresh) waiting.given.fresh.add(q); return; }
+    waiting = { page, given };
+    setTimeout(flush, 1000);
+  }
+  function flush() {
+    const held = waiting;
+    waiting = null;
+    if (held && held.page === current) paint(held.given);
+  }
+  document.addEventListener("pointerdown", () => { pressed = Date.now(); }, true);
+  document.addEventListener("pointerup", () => { pressed = 0; setTimeout(flush); }, true);
   // Paint what is there once more: the zone or the theme has changed.
   function repaint() {
     if (!current || !current.painted) return;

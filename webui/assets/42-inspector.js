@@ -114,7 +114,7 @@
     tree.addEventListener("keydown", (e) => {
       const b = e.target.closest(".field-name, summary");
       if (!b) return;
-      const seen = [...tree.querySelectorAll("summary, .field-name")].filter((n) => n.offsetParent), i = seen.indexOf(b), layer = b.closest("details");
+      const seen = [...tree.querySelectorAll("summary, .field-name")].filter((n) => n.checkVisibility()), i = seen.indexOf(b), layer = b.closest("details");
       const to = { ArrowDown: seen[i + 1], ArrowUp: seen[i - 1], Home: seen[0], End: seen[seen.length - 1], ArrowLeft: b.tagName === "SUMMARY" ? null : layer && layer.querySelector("summary") }[e.key];
       if (e.key === "ArrowRight" && b.tagName === "SUMMARY") { e.preventDefault(); layer.open = true; }
       else if (e.key === "ArrowLeft" && b.tagName === "SUMMARY") { e.preventDefault(); layer.open = false; }

@@ -18,16 +18,24 @@
   // first(answer, rows) -> {total, end}, newer(rows, view), changed(view, answer, same), onSelect(row, index)}.
   P.movingGrid = function (target, options) {
     const o = options;
-    let view = null, given = null, freeze = false;
+    let view = null, given = null, last = null, freeze = false;
     const keyOf = () => JSON.stringify([P.url.range(), P.url.filter(), o.params()]);
     const button = P.byId(o.resume);
     const grid = P.grid(target, Object.assign({}, o.grid, {
       load: async (offset, limit, signal) => ({
         rows: (await P.feed.ask(o.question, Object.assign({ range: view.range, filter: view.filter }, o.params(), o.block(offset, limit)), { signal })).rows,
       }),
-      onSelect: (row, i) => { freeze = true; if (o.onSelect) o.onSelect(row, i); },
+      onSelect: (row, i) => { freeze = true; tell(null); if (o.onSelect) o.onSelect(row, i); },
     }));
     const held = () => view !== null && P.url.live() && view.key === keyOf() && (freeze || grid.top > 0);
+    // Whether it stands still, and how much has come since.
+    function tell(answer) {
+      if (!button) return;
+      const stands = held(), n = stands && answer ? o.newer(P.rows(answer.rows), view) : 0;
+      button.hidden = !stands;
+      button.textContent = n ? `${n} newer: resume` : "Resume";
+    }
+    grid.view.addEventListener("scroll", () => tell(null));
     function adopt(answer) {
       const rows = P.rows(answer.rows), got = o.first(answer, rows), same = view !== null && view.key === keyOf();
       view = { key: keyOf(), filter: P.url.filter(), range: `${answer.range.start},${got.end}`, start: answer.range.start, end: got.end, rows: rows.length };
@@ -36,22 +44,24 @@
       grid.put(rows, got.total, same && !P.url.live());
       o.changed(view, answer, same);
     }
-    function resume() { freeze = false; given = null; P.feed.now(); }
-    if (button) button.addEventListener("click", () => { view = null; resume(); });
+    // Go on with what came last; the next answer is at most a second away.
+    function resume() {
+      freeze = false;
+      view = null;
+      if (last) adopt(last);
+      tell(null);
+    }
+    if (button) button.addEventListener("click", resume);
     return {
-      grid, resume: () => { view = null; resume(); },
+      grid, resume,
       get view() { return view; }, get held() { return held(); },
       paint(answer) {
-        const stands = held();
-        if (button) {
-          button.hidden = !stands;
-          const n = stands ? o.newer(P.rows(answer.rows), view) : 0;
-          button.textContent = n ? `${n} newer: resume` : "Resume";
-        }
-        if (answer === given || stands) { grid.redraw(); return; }
+        last = answer;
+        tell(answer);
+        if (answer === given || held()) { grid.redraw(); return; }
         adopt(answer);
       },
-      freeze() { freeze = true; },
+      freeze() { freeze = true; tell(null); },
     };
   };
 })();

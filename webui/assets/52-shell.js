@@ -13,7 +13,7 @@
     if (c.state === "live") {
       const lost = d.lost || 0, pct = d.pct || 0;
       line = `Capturing on ${names}`;
-      const busy = c.fill >= 50 ? `${c.fill} % of the batches in use` : `${F.text(c.pps)} pps · ${F.bits(c.bps)}`;
+      const busy = c.fill >= 50 ? `${c.fill} % of the batches in use` : c.pps === null ? "idle" : `${F.text(c.pps)} pps · ${F.bits(c.bps)}`;
       detail = lost ? `${F.text(lost, "")} dropped in the last minute (${pct < 0.01 ? "<0.01" : pct.toFixed(2)} %)` : `0 drops · ${busy}`;
       level = lost === 0 ? (c.fill >= 50 ? "warn" : "ok") : pct > 1 ? "bad" : "warn";
     } else if (c.state === "stopped") {

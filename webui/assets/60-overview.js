@@ -18,9 +18,9 @@
   function kpis(o, live) {
     const k = o.kpi, [pps, ppsUnit] = F.si(k.pps === null ? k.pps_mean : k.pps), [bps, bpsUnit] = F.si(k.bps === null ? k.bps_mean : k.bps);
     const [n, nUnit] = F.si(k.packets), [size, sizeUnit] = F.si(k.bytes), d = k.drops, now = live && k.pps !== null, lost = o.timeline.dropped || [];
-    P.kpi("overview-pps", { value: pps, unit: `${ppsUnit} pps`.trim(), note: `${now ? "" : "mean · "}peak ${F.text(k.pps_peak)}`, spark: o.timeline.total_pps });
-    P.kpi("overview-bps", { value: bps, unit: `${bpsUnit}b/s`, note: `${now ? "" : "mean · "}peak ${F.bits(k.bps_peak)}`, spark: o.timeline.total_bps });
-    P.kpi("overview-packets", { value: n, unit: nUnit, note: k.undecodable ? `${F.text(k.undecodable)} not decodable` : `${F.text(k.flows)} flows began` });
+    P.kpi("overview-pps", { value: pps, unit: `${ppsUnit} pps${now ? "" : " mean"}`.trim(), note: `peak ${F.text(k.pps_peak)}`, spark: o.timeline.total_pps });
+    P.kpi("overview-bps", { value: bps, unit: `${bpsUnit}b/s${now ? "" : " mean"}`, note: `peak ${F.bits(k.bps_peak)}`, spark: o.timeline.total_bps });
+    P.kpi("overview-packets", { value: n, unit: nUnit, note: k.undecodable ? `${F.text(k.undecodable)} not decodable` : P.url.filter() ? "that pass the filter" : `${F.text(k.flows)} flows began` });
     P.kpi("overview-bytes", { value: size, unit: `${sizeUnit}B`, note: k.packets ? `${F.bytes(Math.round(k.bytes / k.packets))} a packet` : "" });
     P.kpi("overview-drops", { value: share(d), unit: d.pct === null ? "" : "%", note: d.pct === null ? "no capture in this range" : `${F.text(d.lost)} of ${F.text(d.seen)}`, level: d.lost ? (d.pct > 1 ? "bad" : "warn") : "", spark: lost });
     const a = k.alerts, sum = Object.values(a).reduce((x, y) => x + y, 0);

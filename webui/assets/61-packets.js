@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const P = window.packetlake, F = P.format, el = P.el, BLOCK = 200;
-  let list = null, inspector = null, counted = null, counting = null, countedAt = 0, countMs = 0, asking = null, chosen = null;
+  let list = null, inspector = null, counted = null, counting = null, countedAt = 0, countMs = 0, asking = null, chosen = null, zone = null;
 
   const descending = () => P.url.query().order !== "asc";
   const payload = () => P.recall("payload", "off") === "on" && P.may("operator");
@@ -137,7 +137,7 @@
   P.page("packets", {
     params: () => Object.assign(P.url.filter() ? {} : { row: 0 }, { limit: BLOCK }, order()),
     mount() {
-      counted = null; chosen = null; asking = null;
+      counted = null; chosen = null; asking = null; zone = P.url.zone();
       inspector = P.inspector({ layers: "packets-layers", bytes: "packets-bytes" });
       P.loading("packets-grid", 12);
       const flow = () => String(inspector.answer.row.flow_id);
@@ -159,7 +159,7 @@
       list.grid.set({ sorted: { sort: "time", desc: descending() } });
       list.paint(answers.packets);
       paintCount();
-      if (chosen && inspector.answer) inspector.repaint();
+      if (zone !== P.url.zone()) { zone = P.url.zone(); inspector.repaint(); }
     },
     unmount() {
       if (list) list.grid.destroy();

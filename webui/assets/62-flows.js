@@ -17,13 +17,13 @@
     const days = P.url.seconds() > 86400 || P.url.range() === "all";
     return [
       { name: "ts", title: "Began", mono: true, width: days ? 146 : 108, sort: "ts", format: (us) => days ? `${F.day(us).slice(5)} ${F.clockMs(us)}` : F.clockMs(us) },
-      { name: "name", title: "Application", width: 96, sort: "app", format: application },
+      { name: "name", title: "Application", width: wide ? 96 : 88, sort: "app", format: application },
       { name: "src_ip", title: "Client", mono: true, width: "minmax(140px, 1.2fr)", sort: "src_ip", format: end("src", "sport") },
       { name: "dst_ip", title: "Server", mono: true, width: "minmax(140px, 1.2fr)", sort: "dst_ip", format: end("dst", "dport") },
-      { name: "server_name", title: "Server name", mono: true, width: "minmax(90px, 1fr)", sort: "server_name", field: "sni" },
-      { name: "duration_s", title: "Duration", number: true, mono: true, width: 88, sort: "duration_s", format: F.duration },
-      { name: "src_bytes", title: "Sent", number: true, mono: true, width: 82, sort: "src_bytes", format: F.bytes },
-      { name: "dst_bytes", title: "Received", number: true, mono: true, width: 86, sort: "dst_bytes", format: F.bytes },
+      { name: "server_name", title: "Server name", mono: true, width: wide ? "minmax(90px, 1fr)" : "minmax(80px, .8fr)", sort: "server_name", field: "sni" },
+      { name: "duration_s", title: "Duration", number: true, mono: true, width: wide ? 88 : 80, sort: "duration_s", format: F.duration },
+      { name: "src_bytes", title: "Sent", number: true, mono: true, width: wide ? 82 : 76, sort: "src_bytes", format: F.bytes },
+      { name: "dst_bytes", title: "Received", number: true, mono: true, width: wide ? 86 : 78, sort: "dst_bytes", format: F.bytes },
       { name: "outcome", title: "State", width: 98, sort: "outcome", format: state },
       ...(wide ? [
         { name: "community_id", title: "Community ID", mono: true, width: 104, format: (v) => el("span", { class: "muted" }, v || "–") },
@@ -105,7 +105,7 @@
     const names = { closed: "closed by both", reset: "reset", idle: "no packet for the idle time", active: "still open: this is what there is so far", stop: "the capture stopped", evicted: "the flow table was full", reused: "its ports were used again" };
     view.body.replaceChildren(
       tools,
-      ...P.rows(a.alerts).map((r) => el("p", { class: "flow-alert" }, el("span", { class: "severity", "data-severity": r.severity }, r.severity), " ", el("strong", {}, r.kind.replace(/_/g, " ")), ` ${r.why || ""}`)),
+      ...P.rows(a.alerts).map((r) => el("p", { class: "flow-alert" }, el("span", { class: "severity", "data-severity": r.severity }, r.severity), " ", el("strong", {}, r.kind.replace(/_/g, " ")), ` ${r.why || ""} `, P.button("Open the alert", () => P.url.go("/alerts", { alert: r.id }), { class: "link" }))),
       el("dl", { class: "facts" },
         fact("Client", side("src", "src_ip", "src_port")), fact("Server", side("dst", "dst_ip", "dst_port")),
         fact("Application", app ? P.cell("app", app, name) : null), fact("Server name", one("server_name") ? P.cell("sni", one("server_name")) : null),
@@ -163,6 +163,14 @@
         el("dl", { class: "facts" }, Object.entries(r).filter(([k, v]) => !ALSO.has(k) && told(v)).map(([k, v]) => [el("dt", {}, k.replace(/_/g, " ")), el("dd", { class: "mono" }, VALUES[k] ? P.cell(VALUES[k], text(v)) : text(v))]).flat())))];
   }
 
+  // The address says which one is open.
+  function follow() {
+    const asked = P.url.query().flow || "";
+    if (asked && asked !== shown) open(null);
+    else if (!asked && drawer) drawer.close();
+  }
+  P.on("url", () => { if (list && P.current() && P.current().name === "flows") follow(); });
+
   P.page("flows", {
     params: () => Object.assign({ limit: BLOCK, offset: 0 }, order()),
     mount() {
@@ -177,9 +185,7 @@
       list.grid.set({ sorted: { sort: sort(), desc: descending() } });
       list.paint(answers.flows);
       chart();
-      const asked = P.url.query().flow || "";
-      if (asked && asked !== shown) open(null);
-      else if (!asked && drawer) drawer.close();
+      follow();
     },
     unmount() {
       drawer = null;

@@ -2,17 +2,17 @@
 (function () {
   "use strict";
   const P = window.packetlake, F = P.format, el = P.el, H = P.hosts = P.hosts || {};
-  const NAMED = 24;  // the heaviest hosts have their name beside them; all have it when chosen
+  const NAMED = 24;  // so many of the heaviest hosts have their name beside them, fewer in a small graph; all when chosen
   let cy = null, last = null, drawn = "", asked = "", chosen = "", theme = "";
 
   const keyOf = (a) => [...a.nodes.ip].sort().join(" ") + "|" + a.edges.a.map((x, i) => `${x} ${a.edges.b[i]}`).sort().join(",");
   const address = () => JSON.stringify([P.url.range(), P.url.filter()]);
   const label = (n) => n.name && n.name.length <= 28 ? n.name : n.ip;
 
-  function elements(a) {
+  function elements(a, few) {
     const nodes = P.rows(a.nodes).sort((x, y) => y.bytes - x.bytes), most = Math.max(1, ...a.nodes.bytes), heavy = Math.max(1, ...a.edges.bytes);
     return [
-      ...nodes.map((n, i) => ({ group: "nodes", data: { id: n.ip, name: label(n), named: i < NAMED ? label(n) : "", size: 12 + 34 * Math.sqrt(n.bytes / most), scope: n.scope === "public" ? "external" : "internal", severity: n.severity || "" },
+      ...nodes.map((n, i) => ({ group: "nodes", data: { id: n.ip, name: label(n), named: i < Math.min(NAMED, few) ? label(n) : "", size: 12 + 34 * Math.sqrt(n.bytes / most), scope: n.scope === "public" ? "external" : "internal", severity: n.severity || "" },
         position: { x: 400 * Math.cos(2.399963 * i) * Math.sqrt((i + 1) / nodes.length), y: 300 * Math.sin(2.399963 * i) * Math.sqrt((i + 1) / nodes.length) } })),
       ...P.rows(a.edges).filter((e) => e.a !== e.b).map((e) => ({ group: "edges", data: { id: `${e.a} ${e.b}`, source: e.a, target: e.b, width: 1 + 5 * Math.sqrt(e.bytes / heavy), app: e.app || "" } })),
     ];
@@ -37,7 +37,7 @@
     drawn = keyOf(a); asked = address(); theme = document.documentElement.dataset.theme;
     if (!a.nodes.ip.length) { P.empty(box, "No connections began in this range."); return; }
     box.replaceChildren();
-    cy = cyto({ container: box, elements: elements(a), style: style(), minZoom: 0.1, maxZoom: 4, layout: { name: "preset" }, boxSelectionEnabled: false, autounselectify: true });
+    cy = cyto({ container: box, elements: elements(a, box.clientWidth / 34), style: style(), minZoom: 0.1, maxZoom: 4, layout: { name: "preset" }, boxSelectionEnabled: false, autounselectify: true });
     cy.layout({ name: "cose", animate: false, randomize: false, fit: false, nodeRepulsion: () => 9000, idealEdgeLength: () => 60, numIter: 700 }).run();
     pack();
     cy.on("zoom", scaled);
@@ -91,8 +91,8 @@
         el("span", { class: "hosts-hint" }, "Size is bytes. Click for its conversations, double-click to open."));
       return;
     }
-    box.replaceChildren(H.address(node.ip), node.name ? el("span", { class: "mono" }, node.name) : "", H.where(node), el("span", {}, F.bytes(node.bytes)),
-      node.alerts ? el("span", {}, H.alerts(node.alerts, node.severity), ` ${node.alerts === 1 ? "alert" : "alerts"}`) : "", P.button("All", () => choose(""), { class: "link" }));
+    P.keepFocus(box, () => box.replaceChildren(H.address(node.ip), node.name ? el("span", { class: "mono" }, node.name) : "", H.where(node), el("span", {}, F.bytes(node.bytes)),
+      node.alerts ? el("span", {}, H.alerts(node.alerts, node.severity), ` ${node.alerts === 1 ? "alert" : "alerts"}`) : "", P.button("All", () => choose(""), { class: "link" })));
   }
   function edges() {
     const list = P.rows(last.edges), [a, b] = chosen.split(" ");
@@ -113,7 +113,7 @@
     last = a;
     const same = keyOf(a) === drawn, sum = a.edges.bytes.reduce((x, y) => x + y, 0), n = a.edges.a.length, box = P.byId("hosts-graph");
     const of = a.hidden ? `the heaviest ${F.count(n)} of ${F.count(n + a.hidden)} conversations · ${F.percent(sum / Math.max(1, a.bytes))} of ${F.bytes(a.bytes)}` : `${F.count(n)} ${n === 1 ? "conversation" : "conversations"} · ${F.bytes(a.bytes)}`;
-    P.setText("hosts-note", [of, H.ignored(a)].filter(Boolean).join(" · "));
+    H.note("graph", [of, H.ignored(a)].filter(Boolean).join(" · "));
     box.setAttribute("role", "img");
     box.setAttribute("aria-label", `Graph of ${a.nodes.ip.length} hosts and ${n} conversations; the table beside it lists them${n ? `. The heaviest: ${a.edges.a[0]} and ${a.edges.b[0]}, ${F.bytes(a.edges.bytes[0])}` : ""}`);
     // A graph that moves by itself is unreadable: while live it stays, and says that there is a newer one.

@@ -17,10 +17,11 @@
       host.append(el("div", { class: "empty over" }, el("span", {}, "Where public addresses are needs a GeoIP database: ", el("code", {}, "engine geoip install")),
         document.querySelector("[data-nav=configuration]") ? el("a", { class: "link", href: "/configuration" }, "Configuration") : null));
     }
-    P.byId("hosts-map-foot").replaceChildren(
+    const foot = P.byId("hosts-map-foot");
+    P.keepFocus(foot, () => foot.replaceChildren(
       el("span", { class: "plain" }, P.cell("country", "private", `${F.count(a.internal.hosts)} internal hosts`), `, ${F.bytes(a.internal.bytes)}`),
       el("span", { class: "plain" }, P.cell("country", "none", `${F.count(a.unlocated.hosts)} not located`), `, ${F.bytes(a.unlocated.bytes)}`),
-      a.attribution ? el("a", { class: "credit", href: a.link || null, target: "_blank", rel: "noopener noreferrer" }, a.attribution) : null);
+      a.attribution ? el("a", { class: "credit", href: a.link || null, target: "_blank", rel: "noopener noreferrer" }, a.attribution) : ""));
     const empty = a.database ? "No host in this range is located." : "Nothing is located without a GeoIP database.";
     const country = { name: "country", title: "Country", format: (v, r) => el("span", { class: "plain" }, P.cell("country", v, r.country_name || v)) };
     const figures = [
@@ -32,7 +33,7 @@
     P.table("hosts-countries", { rows: sorted(c), caption: "Countries", empty, columns: [country, bytes, ...figures] });
     P.table("hosts-cities", { rows: sorted(t), caption: "Cities", empty, columns: [{ name: "city", title: "City" }, country, bytes, figures[0]] });
     const sum = c.hosts.reduce((x, y) => x + y, 0);
-    P.setText("hosts-note", [`${F.count(sum)} ${sum === 1 ? "host" : "hosts"} in ${F.count(c.country.length)} ${c.country.length === 1 ? "country" : "countries"}`, H.ignored(a)].filter(Boolean).join(" · "));
+    H.note("map", [`${F.count(sum)} ${sum === 1 ? "host" : "hosts"} in ${F.count(c.country.length)} ${c.country.length === 1 ? "country" : "countries"}`, H.ignored(a)].filter(Boolean).join(" · "));
   }
   H.map = { paint, mount() { last = null; P.onTab("hosts-measure", () => last && paint(last)); } };
 })();

@@ -8,14 +8,15 @@
   const filterOf = (ip) => [...P.url.terms().filter((t) => t !== `host=${ip}`), `host=${ip}`].join(" ");
   function about(a) {
     const o = a.about, fact = (name, ...value) => el("span", {}, el("span", { class: "muted" }, name), value);
-    P.byId("hosts-about").replaceChildren(...[
+    const box = P.byId("hosts-about");
+    P.keepFocus(box, () => box.replaceChildren(...[
       o.name ? fact("Name", el("span", { class: "mono" }, P.cell("sni", o.name))) : null,
       fact("Where", o.city ? `${o.city}, ` : "", H.where(o)),
       o.as_org || o.asn ? fact("Network", [o.as_org, o.asn ? `AS${o.asn}` : ""].filter(Boolean).join(" ")) : null,
       o.mac ? fact("MAC", el("span", { class: "mono" }, o.mac)) : null,
       o.first_seen ? fact("Seen", `${F.when(o.first_seen)} – ${F.day(o.first_seen) === F.day(o.last_seen) ? F.clock(o.last_seen) : F.when(o.last_seen)} ${F.zone(o.last_seen)}`) : null,
       H.ignored(a) ? el("span", { class: "muted" }, H.ignored(a)) : null,
-    ].filter(Boolean));
+    ].filter(Boolean)));
   }
   function kpis(a) {
     const t = a.totals, line = a.timeline, seconds = Math.max(1, line.sent_bps.length * line.step_s), put = (id, v, unit, more) => { const [n, s] = F.si(v); P.kpi(id, { value: n, unit: `${s}${unit}`, ...more }); };
@@ -38,7 +39,7 @@
     P.table(id, {
       rows: columns, caption: whose, empty, actions: [],
       columns: [
-        { name: "port", title: "Port", width: 82, format: port },
+        { name: "port", title: "Port", width: 98, format: port },
         { name: "app", title: "Application", width: 92, format: (v) => H.app(v) },
         { name: "bytes", title: "Bytes", bar: true, format: F.bytes },
         { name: "peers", title: whose, number: true, mono: true, width: 64, format: (v) => F.text(v) },
@@ -53,7 +54,7 @@
         { name: "name", title: "Name", mono: true, field: "sni" },
         { name: "bytes", title: "Bytes", bar: true, width: 96, format: F.bytes },
         { name: "flows", title: "Flows", number: true, mono: true, width: 56, format: (v) => F.text(v) },
-        { name: "alerts", title: "Alerts", width: 58, format: (v) => H.alerts(v, "") },
+        { name: "alerts", title: "Alerts", width: 58, format: (v, r) => H.alerts(v, r.severity) },
       ],
     });
   }

@@ -66,17 +66,23 @@
     if (!list || now !== wide) { wide = now; build(); }
     list.grid.set({ sorted: { sort: sort(), desc: descending() }, columns: columns(Math.max(1, ...answer.rows.bytes)) });
     list.paint(answer);
-    P.setText("hosts-note", [`${F.count(answer.total)} ${answer.total === 1 ? "host" : "hosts"}`, F.bytes(answer.bytes), H.ignored(answer)].filter(Boolean).join(" · "));
+    H.note("table", [`${F.count(answer.total)} ${answer.total === 1 ? "host" : "hosts"}`, F.bytes(answer.bytes), H.ignored(answer)].filter(Boolean).join(" · "));
   }
+
+  // Each view has its note: the one that is shown says it.
+  const notes = {};
+  H.note = (of, text) => { notes[of] = text; if (of === view()) P.setText("hosts-note", text); };
 
   // --- the page ----------------------------------------------------------------------------------------------------
   const QUESTIONS = { table: "hosts", map: "places", graph: "graph" };
   function show() {
     P.setTab("hosts-view", view());
     for (const node of document.querySelectorAll(".hosts-view")) node.hidden = node.dataset.view !== view();
+    P.setText("hosts-note", notes[view()] || "");
     const button = P.byId("hosts-resume");
     if (view() !== "table" && button) button.hidden = true;
   }
+  P.on("url", () => { const page = P.current(); if (page && page.name === "hosts" && !page.rest) show(); });
   P.page("hosts", {
     feeds: (page) => page.rest ? ["host"] : [QUESTIONS[view()]],
     params(question, page) {
@@ -86,9 +92,10 @@
     mount(page) {
       list = null;
       if (page.rest) { H.host.mount(page); return; }
+      for (const of of Object.keys(notes)) delete notes[of];
       P.loading("hosts-grid", 14);
       show();
-      P.onTab("hosts-view", (name) => { P.setText("hosts-note", ""); P.url.set({ view: name === "table" ? null : name, sort: null, order: null }); show(); });
+      P.onTab("hosts-view", (name) => P.url.set({ view: name === "table" ? null : name, sort: null, order: null }));
       P.onKey("j", () => list && list.grid.select(list.grid.selected + 1));
       P.onKey("k", () => list && list.grid.select(list.grid.selected - 1));
       H.map.mount();

@@ -143,7 +143,7 @@
       const b = document.querySelector(`[data-tabs="alerts-state"] [data-tab="${name}"]`);
       b.textContent = `${name.charAt(0).toUpperCase()}${name.slice(1)} ${F.text(n)}`;
     }
-    P.setText("alerts-count", `${plural(a.total, "alert")} in ${plural(groups.length, "line")} · J K move, Enter opens${P.may("operator") ? ", E acknowledges" : ""}`);
+    P.setText("alerts-count", `${plural(a.total, "alert")} in ${groups.length === 500 ? "more than " : ""}${plural(groups.length, "line")} · J K move, Enter opens${P.may("operator") ? ", E acknowledges" : ""}`);
     P.setText("alerts-note", `${plural(a.total, "alert")}${a.total ? " · drag to zoom" : ""}`);
   }
   function timeline(a) {
@@ -179,6 +179,7 @@
     const why = el("textarea", { id: "alerts-new-why", rows: 3, maxlength: 1000, placeholder: "One sentence: what happened" }), problem = el("p", { class: "problem", role: "alert" });
     grade.value = "medium";
     P.modal("New alert", [el("div", { class: "fields" }, field("alerts-new-kind", kindBox), field("alerts-new-severity", grade), field("alerts-new-src", src), field("alerts-new-dst", dst), field("alerts-new-why", why)), list, problem], [{ text: "Cancel" }, { text: "Create", primary: true, act: async () => {
+      if (!kindBox.value.trim() || !why.value.trim()) { problem.textContent = "Say what it is, and in a sentence what happened."; return false; }
       try { await P.feed.post("alerts", { kind: kindBox.value.trim().replace(/\s+/g, "_"), severity: grade.value, why: why.value, src: src.value.trim(), dst: dst.value.trim() }); } catch (error) { problem.textContent = error.message; return false; }
       P.toast("Alert created");
       P.feed.now();

@@ -2,6 +2,7 @@
 (function () {
   "use strict";
   const P = window.packetlake, F = P.format, el = P.el;
+  const LABELS = new Set(["sid", "rev", "src_port", "dst_port", "port", "frame_no", "model", "window_s"]);  // numbers that name something
   const NAMES = { per_s: "per second", sid: "signature number (sid)", rev: "revision", mean_gap_s: "mean gap in s", window_s: "window in s", frame_no: "frame" };
   let id = "", view = null, page = null, said = "";
 
@@ -11,26 +12,26 @@
   const section = (title, ...inside) => el("section", { class: "alert-part" }, el("h3", {}, title), inside.flat().filter(Boolean));
 
   // The measure that was judged is the first number; `threshold` is what it had to reach.
-  function measure(evidence) {
-    const numbers = Object.entries(evidence).filter(([k, v]) => typeof v === "number" && k !== "threshold"), at = numbers.find(([k]) => k === "failed") || numbers[0];
+  function measure(evidence, grade) {
+    const numbers = Object.entries(evidence).filter(([k, v]) => typeof v === "number" && k !== "threshold" && !LABELS.has(k)), at = numbers.find(([k]) => k === "failed") || numbers[0];
     if (!at || typeof evidence.threshold !== "number") return null;
     const most = Math.max(at[1], (evidence.peak || {})[at[0]] || 0), times = most / evidence.threshold, top = Math.max(most, evidence.threshold) * 1.04;
     return el("div", { class: "alert-measure" },
       el("div", { class: "alert-measure-line" }, el("b", {}, number(most)), el("span", {}, name(at[0])), el("span", { class: "muted" }, `threshold ${number(evidence.threshold)}${Number.isFinite(times) && times >= 1.05 ? ` · ${number(Number(times.toPrecision(2)))} times` : ""}`)),
       el("div", { class: "alert-track", role: "img", "aria-label": `${number(most)} against a threshold of ${number(evidence.threshold)}` },
-        el("i", { style: { width: `${(100 * most / top).toFixed(1)}%` } }), el("u", { style: { left: `${(100 * evidence.threshold / top).toFixed(1)}%` } })));
+        el("i", { style: { width: `${(100 * most / top).toFixed(1)}%`, background: `var(${P.chart.severity(grade)})` } }), el("u", { style: { left: `${(100 * evidence.threshold / top).toFixed(1)}%` } })));
   }
   function table(head, lines) {
     return el("table", { class: "alert-numbers" }, el("thead", {}, el("tr", {}, head.map((h, i) => el("th", { scope: "col", class: i ? "number" : null }, h)))),
       el("tbody", {}, lines.map((line) => el("tr", {}, line.map((c, i) => el("td", { class: i ? "number mono" : null, title: typeof c === "string" ? c : null }, c))))));
   }
-  function evidence(e) {
-    const { first, peak, all, features, ...rest } = e, parts = [measure(e)];
+  function evidence(e, grade) {
+    const { first, peak, all, features, ...rest } = e, parts = [measure(e, grade)];
     const usual = Object.keys(rest).filter((k) => `${k}_usual` in rest);
     if (usual.length) parts.push(table(["What was unusual", "Value", "Usual", "Rarely above"], usual.map((k) => [name(k), value(rest[k]), value(rest[`${k}_usual`]), value(rest[`${k}_rarely_above`])])));
     if (features && typeof features === "object") parts.push(table(["Feature", "Share of what made it unusual"], Object.entries(features).map(([k, v]) => [name(k), typeof v === "number" ? F.percent(v) : value(v)])));
     const hidden = new Set(["threshold", ...usual.flatMap((k) => [k, `${k}_usual`, `${k}_rarely_above`])]);
-    const plain = Object.entries(rest).filter(([k]) => !hidden.has(k)), numbers = plain.filter(([, v]) => typeof v === "number"), texts = plain.filter(([, v]) => typeof v !== "number");
+    const plain = Object.entries(rest).filter(([k]) => !hidden.has(k)), numbers = plain.filter(([k, v]) => typeof v === "number" && !LABELS.has(k)), texts = plain.filter(([k, v]) => typeof v !== "number" || LABELS.has(k)).map(([k, v]) => [k, LABELS.has(k) ? String(v) : v]);
     const changed = numbers.some(([k]) => (peak && k in peak) || (first && k in first));
     const old = (from, k, v) => value(from && k in from ? from[k] : v);
     if (numbers.length) parts.push(table(changed ? ["Number", "First", "Newest", "Peak"] : ["Number", "Value"], numbers.map(([k, v]) => changed ? [name(k), old(first, k, v), value(v), old(peak, k, v)] : [name(k), value(v)])));
@@ -85,7 +86,7 @@
     view.box.querySelector("h2").textContent = P.alerts.words(a.kind);
     view.body.replaceChildren(...[
       el("div", { class: "alert-head" }, P.alerts.severity(a.severity), el("span", { class: "alert-pill" }, done ? `acknowledged by ${a.acknowledged_by}` : "open"), a.active ? el("span", { class: "alert-pill alerts-active" }, "going on") : null, el("span", { class: "mono muted alert-id" }, a.incident_id)),
-      el("p", { class: "alert-why" }, a.why), facts(a), Object.keys(a.evidence).length ? section("Why it fired", evidence(a.evidence)) : null,
+      el("p", { class: "alert-why" }, a.why), facts(a), Object.keys(a.evidence).length ? section("Why it fired", evidence(a.evidence, a.severity)) : null,
       got.traffic && got.traffic.values.some((v) => v) ? traffic(got.traffic) : null, packets(got), history(got), related(got),
     ].filter(Boolean));
     view.body.scrollTop = kept;

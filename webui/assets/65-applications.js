@@ -39,7 +39,7 @@
       columns: [
         { name: column, title, format: shown || ((v) => P.cell(field, v)) },
         { name: "count", title: "Count", bar: true, width: 74, format: (v) => F.text(v) },
-        ...(further ? [{ name: further[0], title: further[1], number: true, mono: true, width: 66, format: further[2] }] : []),
+        ...(further ? [{ name: further[0], title: further[1], number: true, mono: true, width: further[0] === "bytes" ? 82 : 66, format: further[2] }] : []),
       ],
     });
   }
@@ -60,16 +60,16 @@
       latency(t); figure("clients", t.clients, "", { note: `${F.text(t.servers)} servers` });
     },
     tls(t) {
-      figure("count", t.count, "", { spark: total(), note: `${F.text(t.clients)} clients · ${F.text(t.servers)} servers` }); figure("names", t.names, "", { note: "different ones, about" });
+      figure("count", t.count, "", { spark: total(), note: `${F.text(t.clients)} clients` }); figure("names", t.names, "", { note: "different ones, about" });
       figure("resumed", t.resumed, "", { note: share(t.resumed, t.count) }); figure("old", t.old, "", { note: t.old ? "TLS 1.1 and before" : "none", level: t.old ? "warn" : "" });
       figure("alerts", t.alerts, "", { note: share(t.alerts, t.count) });
-      figure("certificates", t.questionable, "", { note: [t.expired ? `${F.text(t.expired)} expired` : "", `${F.text(t.ends_soon - t.expired)} end within 30 days`, `${F.text(t.self_signed)} self-signed`].filter(Boolean).join(" · "), level: t.expired ? "bad" : t.ends_soon ? "warn" : "" });
+      figure("certificates", t.questionable, "", { note: [t.expired ? `${F.text(t.expired)} expired` : "", t.ends_soon > t.expired ? `${F.text(t.ends_soon - t.expired)} end soon` : "", t.self_signed ? `${F.text(t.self_signed)} self-signed` : ""].filter(Boolean).join(" · ") || `none of ${F.text(t.certificates)}`, level: t.expired ? "bad" : t.ends_soon ? "warn" : "" });
     },
     http(t) {
       figure("count", t.count, "", { spark: total() }); figure("hosts", t.hosts, "", { note: `${F.text(t.clients)} clients · ${F.text(t.agents)} agents` });
       figure("errors", t.errors, "", { note: t.errors ? `${share(t.errors, t.count)} · ${F.text(t.failed)} of servers` : "none", level: t.failed ? "warn" : "" });
-      latency(t); figure("bytes", t.bytes, "B", { note: "of responses that say how long they are" });
-      figure("with_credentials", t.with_credentials, "", { note: t.with_credentials ? "requests with a readable password" : "none", level: t.with_credentials ? "bad" : "" });
+      latency(t); figure("bytes", t.bytes, "B", { note: "sum of Content-Length" });
+      figure("with_credentials", t.with_credentials, "", { note: t.with_credentials ? "requests with one" : "none", level: t.with_credentials ? "bad" : "" });
     },
     quic(t) {
       figure("count", t.count, "", { spark: total() }); figure("names", t.names, "", { note: `${F.text(t.unnamed)} connections without one` });
@@ -79,7 +79,7 @@
   };
   const total = () => { const s = Object.values(last.timeline.series); return s[0].map((_, i) => s.reduce((n, v) => n + v[i], 0)); };
   const COLOURS = {
-    Answered: "--c-tls", "No such name": "--c-dns", "Other error": "--c-ssh", "No answer": "--c-other", "TLS 1.3": "--c-tls", "TLS 1.2": "--c-tcp", "Other version": "--c-quic", Alert: "--c-dns",
+    Answered: "--c-tls", NXDOMAIN: "--c-dns", Error: "--c-ssh", "No answer": "--c-other", "TLS 1.3": "--c-tls", "TLS 1.2": "--c-tcp", "Other version": "--c-quic", Alert: "--c-dns",
     "2xx": "--c-tls", "3xx": "--c-http", "4xx": "--c-dns", "5xx": "--c-ssh", Other: "--c-quic", "No response": "--c-other", "Full handshake": "--c-quic", Resumed: "--c-udp", "Early data": "--c-dns",
     Median: "--c-tls", "95 %": "--c-dns", "99 %": "--c-ssh",
   };
@@ -88,10 +88,10 @@
     const t = last.timeline, series = Object.fromEntries(Object.entries(t.series).filter(([, v]) => v.some(Boolean)));
     P.chart.legend("applications-legend", Object.keys(series), null, COLOURS);
     P.setText("applications-step", `per ${step(t.step_s)}`);
-    P.chart.timeline("applications-timeline", { start_s: t.start_s, step_s: t.step_s, series }, { unit: "", colours: COLOURS, label: `${document.querySelector(".applications-charts h2").textContent}, in steps of ${step(t.step_s)}`, empty: `No ${name.toUpperCase()} in this range.` });
+    P.chart.timeline("applications-timeline", { start_s: t.start_s, step_s: t.step_s, series }, { unit: "", colours: COLOURS, label: `${document.querySelector(".applications-charts h2").textContent} per ${step(t.step_s)}`, empty: `No ${name.toUpperCase()} in this range.` });
     if (!t.latency) return;
-    const seconds = (v) => v.map((x) => x ? x / 1e6 : null), lines = { Median: seconds(t.latency.p50_us), "95 %": seconds(t.latency.p95_us), "99 %": seconds(t.latency.p99_us) };
-    P.chart.legend("applications-quantiles", Object.keys(lines), null, COLOURS);
+    const seconds = (v) => v.map((x) => x ? x / 1e6 : null), lines = { "99 %": seconds(t.latency.p99_us), "95 %": seconds(t.latency.p95_us), Median: seconds(t.latency.p50_us) };
+    P.chart.legend("applications-quantiles", Object.keys(lines).reverse(), null, COLOURS);
     P.chart.timeline("applications-latency", { start_s: t.start_s, step_s: t.step_s, series: lines }, { stacked: false, points: true, log: true, unit: "s", suffix: "s", colours: COLOURS, label: "Latency of answers", empty: "Nothing was answered in this range." });
   }
 
@@ -135,11 +135,12 @@
     P.drawer(`${name.toUpperCase()} ${row.query || row.sni || row.host || row.dst_ip}`, [
       el("div", { class: "row-buttons" }, P.button("Its packets", () => P.url.go("/packets", { filter: `flow=${row.flow_id}` })), P.button("Its flow", () => P.url.go("/flows", { filter: `flow=${row.flow_id}`, flow: row.flow_id })),
         P.may("operator") ? P.button("Export pcap", () => P.exportPcap({ filter: `flow=${row.flow_id}` })) : null),
-      el("dl", { class: "facts" }, Object.entries(row).filter(([, v]) => told(v)).map(([k, v]) => [el("dt", {}, word(k)), el("dd", { class: "mono" }, FIELD[k] ? P.cell(FIELD[k], v, text(k, v)) : text(k, v))])),
+      el("dl", { class: "facts" }, Object.entries(row).filter(([, v]) => told(v)).flatMap(([k, v]) => [el("dt", {}, word(k)), el("dd", { class: "mono" }, FIELD[k] ? P.cell(FIELD[k], v, text(k, v)) : text(k, v))])),
     ]);
   }
 
   P.page("applications", {
+    params: () => ({ limit: 60 }),
     feeds: (page) => [APPS.includes(page.rest) ? page.rest : "dns"],
     mount(page) {
       last = null;

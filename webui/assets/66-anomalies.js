@@ -128,7 +128,7 @@
     P.setText("anomalies-one", one(t));
     const told = last.anomaly_alerts, same = told && Math.abs(told.threshold - t) < 1e-9 && !dragging, n = (v, word) => `${F.count(v)} ${word}${v === 1 ? "" : "s"}`;
     const raised = !same ? "…" : told.too_many ? "Too many packets to alert on" : `Would have raised ${n(told.alerts, "alert")} in this range`;
-    const why = !same || told.too_many ? "" : told.sources_not_told ? `${n(told.sources_not_told, "source")} more would be over the limit of ${a.alerts_per_hour} an hour` : told.packets ? `from ${n(told.sources, "source")}` : "";
+    const why = !same || told.too_many ? "" : told.sources_not_told ? `${n(told.sources_not_told, "source")} beyond the limit of ${a.alerts_per_hour} an hour` : told.packets ? `from ${n(told.sources, "source")}` : "";
     P.byId("anomalies-would").replaceChildren(el("b", {}, raised), el("span", {}, [`${n(w.packets, "packet")} in ${n(w.minutes, "minute")}`, why].filter(Boolean).join(" · ")));
     P.setText("anomalies-configured", `${a.threshold === t ? "as configured" : `configured: ${score(a.threshold)}`}${a.alert ? "" : " · packets do not alert"}`);
     P.byId("anomalies-configured").title = a.alert ? "" : "[scoring] alert is false: packets at the threshold are counted, but make no alerts";
@@ -186,7 +186,7 @@
   function contributions(list) {
     if (!list.length) return el("span", { class: "muted" }, "its model is gone");
     const sum = list.reduce((s, f) => s + Math.max(0, f.contribution), 0) || 1, value = (f) => f.value === null ? "none" : f.name === "entropy" ? f.value.toFixed(1) : String(f.value);
-    return el("span", { class: "anomalies-shares", title: list.map((f) => `${FEATURES[f.name]} ${value(f)}: ${f.contribution > 0 ? "+" : ""}${f.contribution}`).join("\n") }, list.filter((f) => f.contribution > 0).slice(0, 2).map((f) => el("span", {}, el("i", { style: { width: `${Math.round(34 * f.contribution / sum) + 2}px` } }), `${FEATURES[f.name]} ${value(f)}`)));
+    return el("span", { class: "anomalies-shares", title: list.map((f) => `${FEATURES[f.name]} ${value(f)}: ${f.contribution > 0 ? "+" : ""}${f.contribution}`).join("\n") }, list.filter((f) => f.contribution > 0).slice(0, 3).map((f) => el("span", {}, el("i", { style: { width: `${Math.round(34 * f.contribution / sum) + 2}px` } }), el("span", {}, `${FEATURES[f.name]} ${value(f)} `, el("span", { class: "muted" }, F.percent(f.contribution / sum))))));
   }
   function packets() {
     const p = last.unusual_packets, narrow = window.innerWidth < 1280, t = threshold();

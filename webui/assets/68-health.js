@@ -19,15 +19,15 @@
 
   function kpis(h) {
     const c = h.capture, d = h.drops, all = h.series.all, live = c.state === "live", cpu = used(h), seconds = h.series.step_s;
-    P.kpi("health-state", { value: { live: "Running", stopped: "Stopped", none: "None" }[c.state], level: c.state === "stopped" ? "warn" : "", note: live ? `${c.sources.length} ${c.sources.length === 1 ? "source" : "sources"} · sensor ${c.sensors.join(", ")}` : c.age_s === null ? "nothing counted in this range" : `last counted ${F.ago(c.age_s)}` });
-    const mean = h.totals.received / (all.received ? all.received.length * seconds : 1), [n, unit] = F.si(live ? c.pps : mean);
+    P.kpi("health-state", { value: { live: "Running", stopped: "Stopped", none: "None" }[c.state], level: c.state === "stopped" ? "warn" : "", note: live ? `${c.sources.length} ${c.sources.length === 1 ? "source" : "sources"} · sensor ${c.sensors.join(", ")}` : c.age_s === null ? "nothing was ever counted" : `last counted ${F.ago(c.age_s)}` });
+    const mean = h.totals.received / (all.received ? all.received.length * seconds : 1), [n, unit] = F.si(live && c.pps !== null ? c.pps : mean);
     P.kpi("health-rate", { value: n, unit: `${unit} pps`.trim(), note: `${live ? "" : "mean · "}${F.text(h.totals.received)} in range`, spark: all.received });
     const lost = Object.keys(LOSSES).reduce((sum, k) => { (all[k] || []).forEach((v, i) => { sum[i] = (sum[i] || 0) + v; }); return sum; }, []);
     P.kpi("health-lost", { value: d.pct === null ? null : d.lost && d.pct < 0.01 ? "<0.01" : d.pct.toFixed(d.pct >= 10 ? 1 : 2), unit: d.pct === null ? "" : "%", note: d.pct === null ? "" : `${F.count(d.lost)} of ${F.text(d.seen)}`, level: d.lost ? (d.pct > 1 ? "bad" : "warn") : "", spark: lost });
-    const fill = live ? c.fill : h.totals.pool_fill, peak = h.totals.pool_fill;
-    P.kpi("health-fill", { value: fill === null ? null : fill, unit: "%", note: `peak ${peak} %`, level: fill > 50 ? "warn" : "", spark: all.pool_fill });
+    const peak = h.totals.pool_fill, fill = live ? c.fill : peak || null;
+    P.kpi("health-fill", { value: fill, unit: fill === null ? "" : "%", note: fill === null ? "" : `peak ${peak} %`, level: fill > 50 ? "warn" : "", spark: all.pool_fill });
     const now = recentOf(cpu.total), most = Math.max(...cpu.total, 0);
-    P.kpi("health-cpu", { value: now === null ? null : now.toFixed(now < 10 ? 1 : 0), unit: "% of a core", note: `peak ${most.toFixed(0)} %`, spark: cpu.total });
+    P.kpi("health-cpu", { value: now === null ? null : now.toFixed(now < 10 ? 1 : 0), unit: now === null ? "" : "% of a core", note: now === null ? "" : `peak ${most.toFixed(0)} %`, spark: cpu.total });
     const k = h.disk, [room, roomUnit] = F.si(k.free);
     P.kpi("health-disk", { value: room, unit: `${roomUnit}B`, note: k.days_left === null ? "pace not known yet" : `${left(k.days_left)} at ${F.bytes(k.grows_per_day)} a day`, level: k.days_left !== null && k.days_left < 3 ? "warn" : "" });
   }
@@ -86,12 +86,12 @@
   function stages(h) {
     const { series } = used(h), s = h.series;
     keys("health-stages-legend", STAGES, (n) => n);
-    P.chart.timeline("health-stages", { start_s: s.start_s, step_s: s.step_s, series }, { unit: " %", colours: STAGES, label: "CPU in percent of a core", tickformat: "~s", empty: "No CPU times in this range." });
+    P.chart.timeline("health-stages", { start_s: s.start_s, step_s: s.step_s, series }, { unit: " %", suffix: " %", colours: STAGES, label: "CPU in percent of a core", tickformat: "~s", empty: "No CPU times in this range." });
   }
   function pressure(h) {
     const of = P.tab("health-pressure") || "pool_fill", s = h.series, values = s.all[of], pool = of === "pool_fill", title = pool ? "Most in use" : "Frames waiting";
     P.chart.timeline("health-pressure", { start_s: s.start_s, step_s: s.step_s, series: values ? { [title]: values } : {} }, {
-      stacked: false, unit: pool ? " %" : "", max: pool ? 105 : 0, colours: { [title]: "--accent" }, lines: pool ? [{ at: 50, colour: "--medium" }] : [],
+      stacked: false, unit: pool ? " %" : "", suffix: pool ? " %" : "", max: pool ? 105 : 0, colours: { [title]: "--accent" }, lines: pool && values ? [{ at: 50, colour: "--medium" }] : [],
       label: pool ? "Batches in use, percent; work is given up from 50 on" : "Frames waiting in the kernel's ring", empty: pool ? "No fill of the batches in this range." : "No frames had to wait.",
     });
   }

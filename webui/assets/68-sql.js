@@ -4,7 +4,7 @@
   const P = window.packetlake, F = P.format, el = P.el;
   const START = "-- Who sent most in the last five minutes. Ctrl+Enter runs this.\nSELECT src_ip, dst_ip, app, count(*) AS packets, sum(wirelen) AS bytes\nFROM packets\nWHERE ts >= (SELECT max(ts) FROM packets) - INTERVAL 5 MINUTES\nGROUP BY ALL\nORDER BY bytes DESC\nLIMIT 100";
   const FIELDS = { src_ip: "src", dst_ip: "dst", ip: "host", client_ip: "host", server_ip: "host", address: "host", src: "src", dst: "dst", src_port: "sport", dst_port: "dport", port: "port", app: "app", server_name: "sni", flow_id: "flow" };
-  const NUMBER = /^(u?int|float|double|decimal)/, TIME = /^timestamp/;
+  const NARROW = 170, NUMBER = /^(u?int|float|double|decimal)/, TIME = /^timestamp/;
   let editor = null, grid = null, result = null, running = null, started = 0, timer = 0, book = { saved: [], history: [] }, schema = null, ran = "", zone = "";
 
   // --- the editor ---------------------------------------------------------------------------------------------------
@@ -67,22 +67,24 @@
     unmark();
     running = id;
     busy(true);
+    if (!result) P.loading("sql-result", 8);
     try {
       const answer = await P.feed.post("sql", { sql, id, tell: true });
       if (running !== id) return;
-      if (answer.error) { status(""); failed(answer, offset); return; }
+      if (answer.error) { failed(answer, offset); return; }
       result = answer; ran = sql;
       status(`${F.count(answer.count)} ${answer.count === 1 ? "row" : "rows"} · ${F.duration(answer.ms / 1000)}${answer.truncated ? ` · only the first ${F.count(answer.count)} are shown; the export has all` : ""}`);
       show();
     } catch (error) {
       if (running !== id) return;
-      status("");
       failed(error, offset);
     } finally {
       if (running === id) { running = null; if (P.byId("sql-run")) { busy(false); loadBook(); } }
     }
   }
   function failed(error, offset) {
+    status("");
+    if (!result) show();
     const box = P.byId("sql-error"), message = error.error || error.message, found = / — line (\d+)/.exec(message), line = error.line || (found && Number(found[1]));
     box.hidden = false;
     box.textContent = message.replace(/^SQL: /, "").replace(/ — line \d+/, ` — line ${line + offset}`) + (line && !found ? ` — line ${line + offset}` : "");
@@ -118,8 +120,7 @@
   const widthOf = (column, i) => {
     let most = column.name.length + 1;
     for (const row of result.rows.slice(0, 200)) most = Math.max(most, shown(row[i], column.type).length);
-    const wide = Math.min(420, Math.max(64, Math.round(most * 7.2) + 22));
-    return `minmax(${wide}px, ${wide}fr)`;
+    return Math.min(420, Math.max(64, Math.round(most * 7.2) + 22));
   };
   function show() {
     const box = P.byId("sql-result"), view = P.tab("sql-view");
@@ -133,7 +134,10 @@
     if (!result.rows.length) { P.empty(box, `No rows. Columns: ${result.columns.map((c) => c.name).join(", ")}.`, []); return; }
     const inner = el("div", { class: "sql-grid", id: "sql-grid" });
     box.replaceChildren(inner);
-    const columns = result.columns.map((c, i) => ({ name: c.name, title: c.name, mono: true, number: NUMBER.test(c.type), width: widthOf(c, i), format: (_, row) => value(c, row[i], shown(row[i], c.type)) }));
+    // Long values give way down to NARROW; what does not fit then scrolls sideways.
+    const widths = result.columns.map(widthOf);
+    inner.style.minWidth = `${widths.reduce((sum, w) => sum + Math.min(w, NARROW), 24)}px`;
+    const columns = result.columns.map((c, i) => ({ name: c.name, title: c.name, mono: true, number: NUMBER.test(c.type), width: `minmax(${Math.min(widths[i], NARROW)}px, ${widths[i]}fr)`, format: (_, row) => value(c, row[i], shown(row[i], c.type)) }));
     grid = P.grid(inner, { columns, label: "Result", load: async (offset, limit) => ({ total: result.rows.length, rows: result.rows.slice(offset, offset + limit) }), onOpen: open });
   }
   // All of one row, each value in full.

@@ -28,9 +28,12 @@
     anomaly: { enabled: ["Watch hosts", "Alerts about windows of hosts that are unlike the usual"], method: ["Method", "", { choices: { maxz: "Largest deviation", hbos: "Histograms", iforest: "Isolation forest" } }], per_hour: ["Alerts an hour", "At most"], learn_minutes: ["Learns for", "minutes before the first is told"], margin: ["Margin", "0: the method's own"] },
     signatures: { enabled: ["Look at payloads", "With the signatures below"], starter: ["Starter set", "The signatures that come with the program"], home: ["Home networks", "$HOME_NET, between commas"], budget: ["Budget", "Share of one core, 0 to 1"], join_bytes: ["Bytes joined", "Searched across segments, of each direction"] },
     intel: { enabled: ["Lists", "Of addresses, networks, domains, fingerprints"], refresh_minutes: ["Fetch again after", "minutes; 0: only the file on disk"], max_age_days: ["Not used when older than", "days; 0: any age"], repeat_s: ["Repeat a hit after", "seconds"] },
+    retention: Object.fromEntries([["enabled", ["Delete what is old", "Off: nothing goes but raw frames"]],
+      ...["frames", "packets", "applications", "flows", "windows", "rollups", "alerts"].flatMap((t) => [[`${t}_days`, [`${t === "frames" ? "Raw frames" : t[0].toUpperCase() + t.slice(1)} are kept`, "days; 0: for ever"]], [`${t}_gib`, ["at most", "GiB; 0: any size"]]]),
+      ["min_free_percent", ["Free on the disk, at least", "% of it; else the oldest goes first"]], ["min_free_gib", ["which is at most", "GiB"]]]),
     notify: { queue: ["Messages that wait", "For each target, at most"], give_up_h: ["Given up after", "hours"] },
   };
-  const words = (name) => { const t = name.replace(/_/g, " ").replace(/ s$/, ", s").replace(/per s$/, "per second"); return t[0].toUpperCase() + t.slice(1); };
+  const words = (name) => { const t = name.replace(/_/g, " ").replace(/per s$/, "per second").replace(/ s$/, ", s"); return (t[0].toUpperCase() + t.slice(1)).replace(/\b(syn|ack|udp|icmp|dns|arp|ssh|http|ftp|dhcp|pps|tcp|ip|rst|ttl)s?\b/gi, (w) => w.toUpperCase().replace(/S$/, (x) => w.length > 3 ? "s" : x)); };
   const admin = () => P.may("admin") && form.writable;
 
   // --- the draft -----------------------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@
         P.may("viewer") && firing && firing.kinds.kind.includes(r.name) ? el("a", { class: "conf-fires link", href: `/alerts?kind=${r.name}`, title: why }, often) : el("span", { class: "conf-fires muted", title: why }, often),
         el("select", { class: "field", disabled: !admin(), "aria-label": `Severity of ${r.name}`, onchange: (e) => severityOf(r.name, e.target.value) }, el("option", { value: "", selected: !set || !set.severity }, "Its own"), SEVERITIES.map((s) => el("option", { value: s, selected: Boolean(set && set.severity === s) }, s)))),
       open ? el("div", { class: "conf-rule-more", id }, el("p", { class: "muted" }, r.about.replace(/([^\n])\n([^\n])/g, "$1 $2")),
-        el("div", { class: "conf-fields" }, others.map((k) => el("div", { class: "conf-field" }, el("label", { for: `${id}-${k.name}` }, words(k.name)), input(section, k, [words(k.name), ""], `${id}-${k.name}`), el("span", { class: "note", id: `${id}-${k.name}-help` }, usual(k) || `usual`))))) : null);
+        el("div", { class: "conf-fields" }, others.map((k) => el("div", { class: "conf-field" }, el("label", { for: `${id}-${k.name}` }, words(k.name)), input(section, k, [words(k.name), ""], `${id}-${k.name}`), el("span", { class: "note", id: `${id}-${k.name}-help` }, usual(k) || "the usual value"))))) : null);
   }
   function rules() {
     const on = form.rules.filter((r) => value(`rules.${r.name}`, "enabled")).length;
@@ -158,7 +161,7 @@
   function storage() {
     const line = (name, text) => [el("dt", {}, name), el("dd", {}, text)];
     const known = disk ? el("dl", { class: "conf-facts" }, line("Lake", F.bytes(disk.lake)), line("of it raw frames", F.bytes(disk.frames)), line("Free on its disk", `${F.bytes(disk.free)} of ${F.bytes(disk.total)}`), line("Grows", disk.grows_per_day === null ? "not known yet" : `${F.bytes(disk.grows_per_day)} a day`), line("Full in", disk.days_left === null ? "not known yet" : disk.days_left > 3650 ? "more than ten years" : `${disk.days_left} days`)) : el("p", { class: "muted" }, "…");
-    put("storage", known, group("Raw frames", fields("frames")), group("Rows", fields("lake")), group("Flows", fields("flows")));
+    put("storage", known, group("Raw frames", fields("frames")), group("How long it is kept", fields("retention")), group("Rows", fields("lake")), group("Flows", fields("flows")));
   }
   function draw() {
     const file = P.byId("configuration-file");

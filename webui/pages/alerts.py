@@ -14,7 +14,8 @@ FILES = ("csv", "parquet", "arrow")
 
 def layout(context: Context) -> list[Any]:
     """The page's elements; `assets/64-alerts.js` fills them, `65-alert.js` the drawer."""
-    tools = [html.Div(id="alerts-kinds"), parts.button("Muted", "alerts-muted", "mute", **{"aria-haspopup": "dialog"})]
+    tools = [html.Div(id="alerts-count", className="note"), html.Div(id="alerts-kinds")]
+    tools.append(parts.button("Muted", "alerts-muted", "mute", **{"aria-haspopup": "dialog"}))
     if context.may("operator"):
         tools.append(parts.button("New alert", "alerts-new", "plus", **{"aria-haspopup": "dialog"}))
     return [
@@ -33,7 +34,6 @@ def layout(context: Context) -> list[Any]:
                 children=[
                     parts.tabs("alerts-state", "State", {"open": "Open", "acknowledged": "Acknowledged", "all": "All"}),
                     html.Div(id="alerts-severities", className="chip-row", role="group", **{"aria-label": "Severity"}),
-                    html.Div(tools, className="card-side"),
                 ],
             ),
             html.Div(
@@ -41,7 +41,7 @@ def layout(context: Context) -> list[Any]:
             ),
             html.Div(id="alerts-list", className="scroll"),
             kind="grow alerts-inbox",
-            extra=html.Div(id="alerts-count", className="note"),
+            extra=html.Div(tools, className="card-side"),
             question="alerts",
             exports=FILES,
             table="alerts",

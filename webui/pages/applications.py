@@ -39,14 +39,14 @@ VIEWS: Final = {
          "alerts": "Ended by an alert", "certificates": "Certificates to check"},
         {"Server names": {"names": "Names", "servers": "Servers"},
          "Fingerprints": {"ja4": "JA4", "ja3": "JA3", "ja4s": "JA4S"},
-         "Handshakes": {"versions": "Versions", "ciphers": "Ciphers", "alpn": "ALPN"}},
+         "Protocol": {"versions": "Versions", "ciphers": "Ciphers", "alpn": "ALPN"}},
         ("certificates",),
     ),
     "http": View(
         "Requests",
         {"count": "Requests", "hosts": "Hosts", "errors": "Errors", "latency": "Median latency", "bytes": "Volume",
          "with_credentials": "Passwords in clear"},
-        {"Requests": {"hosts": "Hosts", "paths": "Paths", "methods": "Methods"},
+        {"Targets": {"hosts": "Hosts", "paths": "Paths", "methods": "Methods"},
          "Responses": {"statuses": "Status", "types": "Types", "servers": "Servers"},
          "Programs": {"agents": "User agents", "software": "Software"}},
         ("latency",),
@@ -55,8 +55,9 @@ VIEWS: Final = {
         "Connections",
         {"count": "Connections", "names": "Server names", "resumed": "Resumed", "early_data": "Early data",
          "fingerprints": "Fingerprints", "clients": "Clients"},
-        {"Server names": {"names": "Names", "servers": "Servers"}, "Fingerprints": {"ja4": "JA4", "ja3": "JA3"},
-         "Handshakes": {"versions": "Versions", "alpn": "ALPN", "ciphers": "Ciphers", "agents": "Agents"}},
+        {"Server names": {"names": "Names", "servers": "Servers"},
+         "Fingerprints": {"ja4": "JA4", "ja3": "JA3", "agents": "Agents"},
+         "Protocol": {"versions": "Versions", "alpn": "ALPN", "ciphers": "Ciphers"}},
     ),
 }  # fmt: skip
 
@@ -75,7 +76,7 @@ def layout(context: Context) -> list[Any]:
         html.Div(id="applications-note", className="note", role="status"),
     ]
     chart = parts.card(
-        f"{view.rows} over time",
+        view.rows,
         parts.graph("applications-timeline", 160),
         extra=html.Div(
             [

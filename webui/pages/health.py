@@ -33,20 +33,25 @@ def layout(_context: Context) -> list[Any]:
             parts.tabs("health-frames", "Split by", {"fate": "What became of them", "source": "Sources"}),
         )),
         html.Div(className="row health-row", children=[
-            _card("Losses, and what to do", html.Div(id="health-losses", className="scroll"), "drops",
+            _card("Losses, and what to do", _scrolled("health-losses"), "drops",
                   html.Div(id="health-books", className="note")),
-            _card("Sources", html.Div(id="health-sources", className="scroll"), "sources", None),
+            _card("Sources", _scrolled("health-sources"), "sources", None),
         ]),
         html.Div(className="row health-row thirds", children=[
             _card("CPU by stage", html.Div(className="legend-first", children=[
-                html.Div(id="health-stages-legend", className="legend"), parts.graph("health-stages", 150)]), "usage", None),
+                html.Div(id="health-stages-legend", className="legend"), parts.graph("health-stages", 150),
+            ]), "usage", None),
             _card("Pressure", parts.graph("health-pressure", 170), "usage", parts.tabs(
                 "health-pressure", "Of what", {"pool_fill": "Batches", "ring_frames": "Ring"})),
-            parts.card("Disk", html.Div(id="health-tables", className="scroll"),
+            parts.card("Disk", _scrolled("health-tables"),
                        extra=html.Div(id="health-disk-note", className="note")),
         ]),
         html.Div(id="health-unreadable", className="banner", hidden=True),
     ]  # fmt: skip
+
+
+def _scrolled(identity: str) -> html.Div:
+    return html.Div(id=identity, className="scroll", tabIndex="0")
 
 
 def _side(*inside: Any) -> html.Div:

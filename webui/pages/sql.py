@@ -1,4 +1,4 @@
-"""SQL: ask the lake anything. What was saved, what ran, and what there is to ask on the left; query and result beside."""
+"""SQL: ask the lake anything. What was saved, what ran and what there is to ask stand beside query and result."""
 
 from __future__ import annotations
 

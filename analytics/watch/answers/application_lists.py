@@ -47,8 +47,8 @@ APPLICATIONS: Final[dict[str, Application]] = {
     "dns": Application(
         columns="query, qtype, rcode, answers, latency_us",
         series={
-            "Answered": "rcode = 'NOERROR'", "No such name": "rcode = 'NXDOMAIN'",
-            "Other error": "rcode NOT IN ('NOERROR', 'NXDOMAIN')", "No answer": "rcode IS NULL",
+            "Answered": "rcode = 'NOERROR'", "NXDOMAIN": "rcode = 'NXDOMAIN'",
+            "Error": "rcode NOT IN ('NOERROR', 'NXDOMAIN')", "No answer": "rcode IS NULL",
         },
         totals={
             "count": "count(*)", "answered": "count(*) FILTER (answered)", "unanswered": "count(*) FILTER (NOT answered)",

@@ -113,8 +113,8 @@ def _anomalies(ctx: Context, rows: dict[str, list[Any]]) -> dict[str, float]:
     if packet_pages.total(inside) > MOST_PACKETS:
         return {}
     found = inside.rows(
-        "SELECT flow_id::VARCHAR, round(max(anomaly), 3) FROM {packets} WHERE anomaly IS NOT NULL "
-        "AND list_contains($flows, flow_id) GROUP BY 1",
+        "SELECT flow_id::VARCHAR, round(max(anomaly), 3) FROM {packets} "
+        "WHERE flow_id IN (SELECT unnest($flows)) GROUP BY 1",
         flows=[int(flow) for flow in rows["flow_id"]],
     )  # fmt: skip
     return dict(found)

@@ -131,7 +131,7 @@ def host(ctx: Context) -> dict[str, Any]:
     last_seen}; totals: {bytes_sent, bytes_received, packets, flows, failed, peers, countries, clients, servers};
     timeline: {start_s, step_s, sent_bps: [], received_bps: [], exact}; serves and uses: {port, proto, app, peers, flows,
     failed, bytes: []}, ports it answers on, and asks others on; peers: {ip, name, scope, country, bytes_sent,
-    bytes_received, bytes, flows, last_seen, alerts: []}; protocols: {class, flows, bytes: []}; called: {name, source,
+    bytes_received, bytes, flows, last_seen, alerts, severity: []}; protocols: {class, flows, bytes: []}; called: {name, source,
     count: []}, what it is called and who says so; asked: {name, app, flows, bytes: []}, servers it named; alerts: {id,
     kind, severity, status, why, src_ip, dst_ip, first_seen, last_seen: []}. From flows; `exact` is false because a
     flow's bytes count evenly over its time. The filter restricts all but names it is called and alerts.
@@ -155,7 +155,8 @@ def host(ctx: Context) -> dict[str, Any]:
     shown = {name: column[:TOP] for name, column in peers.items()}
     called, by_host = names_of(ctx, [*shown["ip"], one.ip]), alerts_of(ctx)
     shown |= {name: place[name][: len(shown["ip"])] for name in ("scope", "country")}
-    shown |= {"name": [called.get(p) for p in shown["ip"]], "alerts": [by_host.get(p, (0,))[0] for p in shown["ip"]]}
+    shown |= {"name": [called.get(p) for p in shown["ip"]], "alerts": [by_host.get(p, (0,))[0] for p in shown["ip"]],
+              "severity": [by_host.get(p, (0, None))[1] for p in shown["ip"]]}  # fmt: skip
     about = {name: column[-1] for name, column in place.items()}
     # Behind a router every address has the router's MAC: it says something of hosts on this link only.
     about |= {"mac": total[10] if about["scope"] in ("private", "link_local") else None, "name": called.get(one.ip),

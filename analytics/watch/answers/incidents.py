@@ -202,7 +202,8 @@ def _evidence(near: Context, one: dict[str, Any]) -> tuple[dict[str, list[Any]],
             return packet_rows.shown([dict(zip(rows, v, strict=True)) for v in zip(*rows.values(), strict=True)]), True
     if not near.filter:
         return packet_rows.shown([]), False
-    return packet_rows.shown(packet_rows.search(near, NEAR, None, newest_first=False)[0]), False
+    begun = replace(near, span=replace(near.span, start_us=one["first_seen"]))
+    return packet_rows.shown(packet_rows.search(begun, NEAR, None, newest_first=False)[0]), False
 
 
 def _traffic(near: Context) -> dict[str, Any]:

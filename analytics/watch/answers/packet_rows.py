@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
+import pyarrow as pa
+
+from analytics.watch.answers.footers import FOOTERS_OF_ALL
 from analytics.watch.context import Context
 from analytics.watch.info import info_text, protocol_name
 from analytics.watch.registry import ROLES, may
@@ -24,7 +27,7 @@ SHOWN: Final = (
 )  # fmt: skip
 KEY: Final = ("ts", "ts_nanos", "frame_no", "sensor", "source")  # what orders packets, and tells one from another
 BUDGET_S: Final = 0.25  # how long a page searches; what it has not reached by then, the next page does
-FIRST_FILES: Final = 2  # segments of the first slice; each next has twice as many
+FIRST_GROUPS: Final = 2  # row groups of the first slice; each next has twice as many
 _COLUMNS: Final = ", ".join(READ)
 
 
@@ -56,15 +59,15 @@ def search(
     if after is not None:
         low, high = (low, min(high, after[0] + 1)) if newest_first else (max(low, after[0]), high)
     rows: list[dict[str, Any]] = []
-    began, files = time.monotonic(), FIRST_FILES
+    began, groups = time.monotonic(), FIRST_GROUPS
     while low < high and len(rows) < limit:
-        since, until = _slice(ctx, low, high, files, newest_first)
+        since, until = _slice(ctx, low, high, groups, newest_first)
         inside = replace(ctx, span=replace(ctx.span, start_us=since, end_us=until))
         part = read(inside, limit - len(rows), newest_first=newest_first, after=after)
         rows += part
         if len(rows) < limit:
             low, high = (low, since) if newest_first else (until, high)
-            files *= 2
+            groups *= 2
             if time.monotonic() - began > BUDGET_S:
                 break
     if len(rows) >= limit:
@@ -74,14 +77,22 @@ def search(
     return rows, None if done else f"{edge}:{999 if newest_first else -1}:{(1 << 62) if newest_first else -1}::", done
 
 
-def _slice(ctx: Context, low: int, high: int, files: int, newest_first: bool) -> tuple[int, int]:
-    """The part of [low, high) that the next so many segments begin in."""
-    starts = ctx.lake.starts(replace(ctx.span, start_us=low, end_us=high))
-    if newest_first:
-        inside = [s for s in starts if low < s < high]
-        return (inside[-files] if len(inside) >= files else low), high
-    inside = [s for s in starts if low < s < high]
-    return low, (inside[files - 1] if len(inside) >= files else high)
+def _slice(ctx: Context, low: int, high: int, groups: int, newest_first: bool) -> tuple[int, int]:
+    """The part of [low, high) that the next so many row groups begin in."""
+    files = ctx.lake.files("packets", replace(ctx.span, start_us=low, end_us=high))
+    found: list[int] = []
+    for path in reversed(files) if newest_first else files:
+        try:
+            known = FOOTERS_OF_ALL.of(path)
+        except (OSError, pa.ArrowException):  # merged or retired a moment ago, or damaged: the query will see
+            continue
+        found += [group.low for group in known if group.low is not None and low < group.low < high]
+        if len(found) >= groups:
+            break
+    found.sort(reverse=newest_first)
+    if len(found) < groups:
+        return low, high
+    return (found[groups - 1], high) if newest_first else (low, found[groups - 1])
 
 
 def read(

@@ -46,8 +46,8 @@ def packets(ctx: Context) -> dict[str, Any]:
     (of an alert that names the flow): []} and, with payload=true for operators, `payload` (hexadecimal, 32 bytes; null
     where there is none, or the frame is gone).
 
-    Two ways to page, both in the order of time. By number (`row`): any page of the range; the first one of a filter
-    counts its packets, once. `total` says how many there are. By cursor: `next` is the cursor of the page that follows,
+    Two ways to page, both in the order of time (by number without a filter: of capture). By number (`row`): any page of
+    the range; the first one of a filter counts its packets, once. `total` says how many there are. By cursor: `next` is the cursor of the page that follows,
     null at the end; a page may hold fewer rows than asked for, even none, when matches are rare: go on with `next`.
     """
     newest_first = ctx.p.order == "desc"

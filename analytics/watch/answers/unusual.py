@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WINDOW: Final = "window"
 _REASONS: Final = 3
-_SLACK_US: Final = 5 * US  # between a window and the alert about the same
+_SLACK_US: Final = 10 * US  # between a window and the alert about the same: findings end before what they are about
 _LEAST_SPREAD: Final = 1.0  # as engine.detect.anomaly.scorers
 _LEAST_SCORE: Final = 1.5  # for models of other methods, whose thresholds are on another scale
 _LITTLE: Final = 4096  # as engine.detect.anomaly.columns
@@ -132,14 +132,17 @@ def unusual_windows(ctx: Context) -> dict[str, Any]:
         assert usual is not None
         row = {c.name: found[c.name][n] for c in COLUMNS}
         rows["reasons"].append(_reasons(row, found["spreads"][n], usual))
-        end = ts + length * US
-        alert = next(
-            (a for a in alerts if ip in a[2:4] and a[4] < end + _SLACK_US and a[5] >= ts - _SLACK_US), (None, None)
-        )
+        alert = _about(alerts, ip, ts, ts + length * US)
         rows["alert"].append(alert[0])
         rows["kind"].append(alert[1])
     total, hosts = (found[name][0] if rows["ts"] else 0 for name in ("total", "hosts"))
     return {"rows": rows, "total": total, "hosts": hosts, "models": told}
+
+
+def _about(alerts: list[tuple[Any, ...]], ip: str, start: int, end: int) -> tuple[Any, ...]:
+    """The gravest alert of that host near it; of several the one with which it has most in common."""
+    near = [a for a in alerts if ip in a[2:4] and a[4] < end + _SLACK_US and a[5] >= start - _SLACK_US]
+    return max(near, key=lambda a: (a[6], min(a[5], end) - max(a[4], start)), default=(None, None))
 
 
 def _reasons(row: dict[str, Any], spreads: list[float], usual: Any) -> list[dict[str, Any]]:
@@ -155,11 +158,12 @@ def _reasons(row: dict[str, Any], spreads: list[float], usual: Any) -> list[dict
 
 
 def _alerts(ctx: Context) -> list[tuple[Any, ...]]:
-    """Alerts of the range, the gravest first."""
+    """Alerts of the range: id, kind, ends, times and how grave they are."""
     ctx.lake.alerts(ctx.con)
     return ctx.rows(
-        "SELECT incident_id, kind, src_ip, dst_ip, first_seen, last_seen FROM mem.alerts WHERE last_seen >= $since "
-        "AND first_seen < $until ORDER BY list_position(['low', 'medium', 'high', 'critical'], severity) DESC LIMIT 5000"
+        "SELECT incident_id, kind, src_ip, dst_ip, first_seen, last_seen, "
+        "list_position(['low', 'medium', 'high', 'critical'], severity) FROM mem.alerts "
+        "WHERE last_seen >= $since AND first_seen < $until ORDER BY last_seen DESC LIMIT 5000"
     )
 
 

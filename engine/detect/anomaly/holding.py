@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -53,6 +54,7 @@ class Held:
         return np.isin(low, np.array(now, np.int64)) if now else np.zeros(len(low), bool)
 
 
+@lru_cache(_KEYS)
 def _low_word(address: str) -> int | None:
     """The word H_LO of an address; None for what is none: rules of operators may give any text."""
     try:

@@ -23,7 +23,7 @@ from engine.detect.anomaly.learning import Sample, peak_of
 from engine.detect.anomaly.model import model_of, scorers_of
 from engine.detect.anomaly.scorers import Reason, Scorer, fit, threshold_of
 from engine.detect.finding import Finding
-from engine.detect.windows import Ended, Tick, address_text
+from engine.detect.tick import Ended, Tick, address_text
 from engine.errors import ConfigError, EngineError
 from engine.kernels import window_layout as w
 from engine.models import Follower, Model, ModelStore

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule
-from engine.detect.windows import Peaks, Tick, address_text
+from engine.detect.tick import Peaks, Tick, address_text
 from engine.kernels import window_layout as w
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from engine.detect.finding import Finding
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,13 @@ P = TypeVar("P", bound=Parameters)
 
 
 class Rule(Generic[P]):
-    """A rule. `tables`: the application tables whose rows it wants. State that it keeps is bounded (`Recent`)."""
+    """A rule. `tables`: the application tables whose rows it wants; `columns`: what it reads of them, which in rules
+    of this package makes them faster; none stands for all. State that it keeps is bounded (`Recent`)."""
 
     name: ClassVar[str]
     parameters: ClassVar[type[Parameters]]
     tables: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, p: P) -> None:
         self.p = p

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Count, Parameters, Recent, Rule, port_of
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _MINUTE_US: Final = 60_000_000
@@ -79,6 +79,7 @@ class HttpBruteforceRule(Rule[HttpBruteforce]):
     name = "http_bruteforce"
     parameters = HttpBruteforce
     tables = ("http",)
+    columns = ("src_ip", "dst_ip", "dst_port", "ts", "flow_id", "path", "status", "method", "host")
 
     def __init__(self, p: HttpBruteforce) -> None:
         super().__init__(p)

@@ -24,6 +24,10 @@ class CleartextCredentialsRule(Rule[CleartextCredentials]):
     name = "cleartext_credentials"
     parameters = CleartextCredentials
     tables = ("http", "ftp", "smtp", "pop3", "imap", "ldap")
+    columns = (
+        "src_ip", "dst_ip", "dst_port", "ts", "flow_id", "auth", "has_credentials", "password_sent", "user",
+        "auth_scheme", "host",
+    )  # fmt: skip
 
     def __init__(self, p: CleartextCredentials) -> None:
         super().__init__(p)

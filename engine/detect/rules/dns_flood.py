@@ -12,7 +12,7 @@ from engine.detect.finding import Finding
 from engine.detect.rules.base import Count, Parameters, Recent
 from engine.detect.rules.dns_tunnel import split_name
 from engine.detect.rules.floods import Flood
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _NOTEWORTHY: Final = 20  # queries a second, from which a server's usual rate is learned
@@ -41,6 +41,7 @@ class DnsFloodRule(Flood):
     name = "dns_flood"
     parameters = DnsFlood
     tables = ("dns",)
+    columns = ("src_ip", "dst_ip", "dst_port", "ts", "flow_id", "query", "rcode")
 
     def __init__(self, p: DnsFlood) -> None:
         super().__init__(p)

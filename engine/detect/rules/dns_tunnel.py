@@ -54,6 +54,7 @@ class DnsTunnelRule(Rule[DnsTunnel]):
     name = "dns_tunnel"
     parameters = DnsTunnel
     tables = ("dns",)
+    columns = ("src_ip", "dst_ip", "dst_port", "ts", "flow_id", "query", "qtype")
 
     def __init__(self, p: DnsTunnel) -> None:
         super().__init__(p)

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import PROTOCOLS, Parameters, Rule, port_of
-from engine.detect.windows import Peaks, Tick, address_text
+from engine.detect.tick import Peaks, Tick, address_text
 from engine.kernels import window_layout as w
 from engine.kernels.window_ticks import X_FAILED, X_TRIED
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Rule
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import PROTOCOLS, Parameters, Rule, port_of
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _TYPES: Final = ("syn", "udp", "fin", "xmas", "null")
@@ -45,19 +45,19 @@ class PortScanRule(Rule[PortScan]):
         odd_hit = (odd >= self.p.odd_ports) & (q[:, w.Q_PORTS] >= self.p.odd_ports)
         odd_hit &= odd > q[:, w.Q_FIN]  # a lone FIN also ends a connection that nobody remembers
         for n in np.flatnonzero((q[:, w.Q_PORTS] >= self.p.distinct_ports) | odd_hit).tolist():
-            pair = tick.pairs[n]
-            by_type = {name: int(pair[w.Q_SYN + at]) for at, name in enumerate(_TYPES)}
-            technique = max(by_type, key=lambda name: by_type[name])
-            ports, failed, refused = int(pair[w.Q_PORTS]), int(pair[w.Q_FAILED]), int(pair[w.Q_REFUSED])
+            pair = q[n].tolist()
+            by_type = pair[w.Q_SYN : w.Q_SYN + len(_TYPES)]
+            technique = _TYPES[by_type.index(max(by_type))]
+            ports, failed, refused = pair[w.Q_PORTS], pair[w.Q_FAILED], pair[w.Q_REFUSED]
             src, dst = tick.pair(n)
             proto, _ = port_of(tick.pair_word(n, w.P_PORT))
             yield Finding(
                 ts=tick.ts, kind=self.name, severity="medium", src_ip=src, dst_ip=dst, proto=proto, count=failed,
                 first_ts=tick.window_start(tick.pair_word(n, w.P_FIRST)), source=tick.source,
                 why=f"{src} tried {ports} ports of {dst} that did not open ({technique} scan, {refused} refused, "
-                f"{int(pair[w.Q_ANSWERED])} answered)",
+                f"{pair[w.Q_ANSWERED]} answered)",
                 evidence={
                     "ports": ports, "threshold": self.p.distinct_ports, "technique": technique, "refused": refused,
-                    "answered": int(pair[w.Q_ANSWERED]), "protocol": PROTOCOLS.get(proto, str(proto)),
+                    "answered": pair[w.Q_ANSWERED], "protocol": PROTOCOLS.get(proto, str(proto)),
                 },
             )  # fmt: skip

@@ -21,7 +21,7 @@ from engine.detect.rules.base import Parameters, Rule
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from engine.detect.windows import Tick
+    from engine.detect.tick import Tick
 
 ERRORS: Final = 10  # after so many a rule is not asked any more
 MOST: Final = 1_000  # findings of one look

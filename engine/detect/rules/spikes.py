@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule
-from engine.detect.windows import Tick
+from engine.detect.tick import Tick
 from engine.kernels import window_layout as w
 
 _USUAL_S: Final = 600.0  # the usual is a mean over about ten minutes

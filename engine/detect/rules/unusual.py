@@ -11,7 +11,7 @@ import numpy as np
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule, port_of
 from engine.detect.rules.exfiltration import is_own
-from engine.detect.windows import Peaks, Tick
+from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 
 _GAP_US: Final = 60_000_000  # longer silences teach nothing: the clock may have jumped

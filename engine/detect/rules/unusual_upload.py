@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.detect.finding import Finding
 from engine.detect.rules.base import Parameters, Recent, Rule
-from engine.detect.windows import Tick, address_text
+from engine.detect.tick import Tick, address_text
 from engine.kernels import window_layout as w
 
 if TYPE_CHECKING:

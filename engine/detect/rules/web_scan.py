@@ -28,6 +28,7 @@ class WebScanRule(Rule[WebScan]):
     name = "web_scan"
     parameters = WebScan
     tables = ("http",)
+    columns = ("src_ip", "dst_ip", "dst_port", "ts", "flow_id", "status", "path")
 
     def __init__(self, p: WebScan) -> None:
         super().__init__(p)

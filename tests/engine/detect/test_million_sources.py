@@ -43,8 +43,11 @@ def run(path: Path, lake: Path) -> tuple[list[tuple[object, ...]], int]:
     """(incidents above low, the engine's largest memory in bytes)."""
     config = lake.with_suffix(".toml")
     config.write_text('[frames]\nmode = "off"\n[scoring]\nenabled = false\n')
-    code = "import resource, sys; from engine.cli import main; c = main(sys.argv[1:]); "
-    code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(c)"
+    code = (
+        "import sys; from engine.cli import main; c = main(sys.argv[1:]); status = open('/proc/self/status').read(); "
+    )
+    # Not getrusage: its maximum is that of the process which started this one, when that is greater.
+    code += "print('peak', status.partition('VmHWM:')[2].split()[0]); sys.exit(c)"
     words = [sys.executable, "-c", code, "replay", str(path), "--lake", str(lake), "--config", str(config)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300, check=True)
     with analytics.connect(lake) as con:
