@@ -45,6 +45,8 @@ _ABOUT: Final = {
     "rollup_1s": "sums of packets, by second and protocol",
     "rollup_1m": "who sent and received most, by minute",
     "windows": "what hosts did by second and minute",
+    "pair_windows": "what two hosts did with each other, by minute",
+    "port_windows": "how many hosts a source asked on a port, by minute",
     "alert_events": "changes of alerts, and what operators said",
     "model_stats": "how the packet model did, by minute",
     **dict.fromkeys(APPLICATION_TABLES, "messages of the application"),

@@ -162,8 +162,10 @@ def test_keys__j_k_move_enter_goes_to_the_tree_escape_lets_go(packets, expect):
 
 def test_address__names_the_packet(packets, open_page, expect):
     page = packets()
-    page.locator(ROWS).nth(4).click(position={"x": 1100, "y": 12})
-    expect(page.locator("#packets-hex")).to_be_enabled()
+    row = page.locator(ROWS).nth(4)
+    row.click(position={"x": 1100, "y": 12})
+    number_of = page.locator("#packets-layers .field-line", has_text="Number")
+    expect(number_of).to_contain_text(f"{int(cells(row)[0]):,}")
     want = page.locator("#packets-bytes").inner_text()
     again = packets(page.evaluate("location.pathname + location.search"))
     expect(again.locator("#packets-hex")).to_be_enabled()
