@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const P = window.packetlake, F = P.format, el = P.el, BLOCK = 200;
-  let list = null, inspector = null, counted = null, counting = null, countedAt = 0, countMs = 0, asking = null, chosen = null, zone = null;
+  let list = null, inspector = null, counted = null, counting = null, countedAt = 0, countMs = 0, asking = null, chosen = null, zone = null, named = false;
 
   const descending = () => P.url.query().order !== "asc";
   const payload = () => P.recall("payload", "off") === "on" && P.may("operator");
@@ -53,10 +53,10 @@
       newer: (rows, view) => { const n = descending() ? rows.filter((r) => r.ts >= view.end).length : 0; return n === BLOCK ? `${n}+` : n; },
       onSelect: inspect,
       changed: (view, answer, same) => {
-        if (!same) { counted = null; select(null); }
+        if (!same) { counted = null; if (!named) select(null); named = false; }
         note();
         count(same);
-        if (!P.url.live() && !chosen && list.grid.total) { if (!P.url.query().packet) list.grid.select(0); }
+        if (!P.url.live() && !chosen && list.grid.total) list.grid.select(0);
       },
     });
   }
@@ -127,7 +127,7 @@
   function fromAddress() {
     const found = /^(-?\d+):(\d+):([^:]*):(.*)$/.exec(P.url.query().packet || "");
     if (!found) return;
-    if (list) list.freeze();
+    named = true;
     inspect({ ts: Number(found[1]), frame: Number(found[2]), sensor: found[3], source: found[4] });
   }
   P.on("took", (question) => { if (question === "packets") note(); });
@@ -137,7 +137,7 @@
   P.page("packets", {
     params: () => Object.assign(P.url.filter() ? {} : { row: 0 }, { limit: BLOCK }, order()),
     mount() {
-      counted = null; chosen = null; asking = null; zone = P.url.zone();
+      counted = null; chosen = null; asking = null; named = false; zone = P.url.zone();
       inspector = P.inspector({ layers: "packets-layers", bytes: "packets-bytes" });
       P.loading("packets-grid", 12);
       const flow = () => String(inspector.answer.row.flow_id);
@@ -155,10 +155,11 @@
       P.onKey("Escape", () => { if (chosen) { select(null); list.resume(); } else P.url.back(); });
     },
     paint(answers) {
-      if (!list || list.columnsFor !== columnsFor()) { build(); list.columnsFor = columnsFor(); if (P.url.query().packet) list.freeze(); }
+      if (!list || list.columnsFor !== columnsFor()) { build(); list.columnsFor = columnsFor(); }
       list.grid.set({ sorted: { sort: "time", desc: descending() } });
       list.paint(answers.packets);
       paintCount();
+      if (chosen) list.freeze();
       if (zone !== P.url.zone()) { zone = P.url.zone(); inspector.repaint(); }
     },
     unmount() {
