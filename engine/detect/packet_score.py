@@ -76,7 +76,7 @@ class PacketScores:
         if self._untold:
             evidence["sources_not_told"] = len(self._untold)
         v6 = int(packets.short[k.S_IP_VERSION, top] == 6)
-        address = packets.address[:, top].tolist()
+        address = packets.address.view(np.int64)[:, top].tolist()
         return Finding(
             ts=int(times.max()), first_ts=int(times.min()), kind=KIND, severity="low", count=len(rows),
             why=f"{len(rows)} packets as seldom as one in {1 / max(1 - self._threshold, 1e-4):,.0f}; the most unusual, "

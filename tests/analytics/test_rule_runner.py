@@ -172,7 +172,7 @@ def test_find__takes_what_it_is_given(lake: Path) -> None:
 
 def test_a_query_that_takes_too_long__is_broken_off(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_runner, "LIMIT_S", 0.3)
-    endless = "SELECT count(*) AS n FROM range(100000000000) a, range(1000000000) b"
+    endless = "SELECT sum(range % 7) AS n FROM range(100000000000)"
     con = open_session(lake)
     with pytest.raises(ConfigError, match="longer than"):
         find(con, LakeRule(name="r", kind="k", severity="low", sql=endless), None, None)

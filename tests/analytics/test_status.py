@@ -17,11 +17,12 @@ from engine.sensor_lock import SensorLock
 from tests.analytics.small_lake import make_lake, segment
 from tests.commands import engine
 
-NOW = datetime.now(UTC).replace(tzinfo=None)
+def now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def counters(lake: Path, ago_s: float, **values: int | float | str) -> None:
-    at = NOW - timedelta(seconds=ago_s)
+    at = now() - timedelta(seconds=ago_s)
     names = ("flows", "frames_not_stored", "messages_missed", "scores_shed", "drop_rows_shed")
     row = dict.fromkeys(names, 0) | {"ts": at, "received": 1000, "wire_bytes": 125_000} | values
     segment(lake, "capture_stats", [row], name=f"{int(at.replace(tzinfo=UTC).timestamp() * 1e6)}-1", at=at)
@@ -55,7 +56,7 @@ def test_running__rates_drops_and_exit_code(lake: Path) -> None:
 
 
 def test_tables__sizes_rows_ages_and_days_left(lake: Path) -> None:
-    old = NOW - timedelta(days=2)
+    old = now() - timedelta(days=2)
     for n in range(4):
         at = old + timedelta(hours=12 * n)
         start = at.replace(tzinfo=UTC).timestamp()

@@ -184,7 +184,8 @@ def test_explain__base_is_the_average_depth_of_the_rows_that_trees_were_grown_fr
         )
         for tree, leaves in ((e.tree_, e.tree_.children_left < 0) for e in model.estimators_)
     ]
-    assert abs(Explainer(forest).base - np.mean(depths) / average_depth(256)) < 1e-6
+    # Cuts that change no score are left out of a forest, and with them how many rows were on each side.
+    assert abs(Explainer(forest).base - np.mean(depths) / average_depth(256)) < 1e-4
 
 
 def _depths(tree: Any) -> np.ndarray:
@@ -254,3 +255,5 @@ def test_packet_score__six_is_shown_as_six(forest: Forest) -> None:
     batch.short[k.S_IP_VERSION] = 6
     scores = PacketScores(ScoringConfig(alert=True))
     assert scores.take(batch, np.ascontiguousarray(random_rows(1).T), forest, 1)[0].src_ip == "::1"
+    batch.address[k.A_SRC_HI] = 0xFE80 << 48  # above the signed half
+    assert scores.take(batch, np.ascontiguousarray(random_rows(1).T), forest, 1)[0].src_ip == "fe80::1"
