@@ -17,6 +17,7 @@ from engine.sensor_lock import SensorLock
 from tests.analytics.small_lake import make_lake, segment
 from tests.commands import engine
 
+
 def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 

@@ -91,7 +91,7 @@ def test_without_a_role_everything_is_refused(tmp_path: Path) -> None:
     for rule in server.url_map.iter_rules():
         if rule.rule.startswith("/api/"):
             path = rule.rule.replace("<name>", "overview").replace("<incident>/", "x/")
-                path = path.replace("<any(ack, reopen):word>", "ack").replace("<word>", "ack")
+            path = path.replace("<any(ack, reopen):word>", "ack").replace("<word>", "ack")
             method = "GET" if "GET" in (rule.methods or ()) else "POST"
             assert client.open(path, method=method, json={} if method == "POST" else None).status_code == 403
 
