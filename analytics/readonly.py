@@ -23,7 +23,11 @@ ALLOWED: Final = frozenset({
     "TRANSACTION", "VARIABLE_SET", "ANALYZE", "RELATION", "LOGICAL_PLAN", "MULTI",
 })  # fmt: skip
 _SET_VARIABLE: Final = re.compile(r"\s*SET\s+VARIABLE\s", re.IGNORECASE)
-_EXPLAIN: Final = re.compile(r"\s*EXPLAIN\s*(?:\([^)]*\)|ANALYZE\b)?\s*", re.IGNORECASE)
+_EXPLAIN: Final = re.compile(r"EXPLAIN\s*(?:\([^)]*\)|ANALYZE\b)?\s*", re.IGNORECASE)
+# Spaces and comments in front of a statement; block comments in each other are left, and then refused.
+_BEFORE: Final = re.compile(r"(?:\s|--[^\r\n]*(?:[\r\n]|$)|/\*(?:(?!/\*|\*/).)*\*/)*", re.DOTALL)
+# A statement with a PIVOT inside is MULTI whatever it does, also COPY (PIVOT ...) TO 'file': its first word decides.
+_PIVOTS: Final = frozenset({"PIVOT", "PIVOT_WIDER", "FROM", "SELECT", "WITH", "(", "CREATE", "INSERT"})
 
 
 def check(con: DuckDBPyConnection, sql: str) -> list[Statement]:
@@ -38,14 +42,16 @@ def check(con: DuckDBPyConnection, sql: str) -> list[Statement]:
     for statement in statements:
         kind = _kind(statement)
         if kind not in ALLOWED:
-            word = (re.match(r"\W*(\w+)", statement.query) or [kind, kind])[1].upper()
+            word = (re.match(r"\W*(\w+)", statement.query[_body(statement) :]) or [kind, kind])[1].upper()
             raise ConfigError(
                 f"SQL: {word} is refused, queries only read; "
                 "to save a result use `engine sql --format csv|json|parquet --output FILE`"
             )
         if kind == "EXPLAIN":  # EXPLAIN ANALYZE runs what it explains
-            explained = _EXPLAIN.match(statement.query)
-            check(con, statement.query[explained.end() :] if explained else statement.query)
+            explained = _EXPLAIN.match(statement.query, _body(statement))
+            if explained is None:
+                raise ConfigError("SQL: EXPLAIN stands behind what is no plain comment; put it first")
+            check(con, statement.query[explained.end() :])
     return statements
 
 
@@ -54,7 +60,17 @@ def _kind(statement: Statement) -> str:
         kind = statement.type.name
     except ValueError:  # the Python binding has no name for some kinds
         return "UNKNOWN"
+    if kind == "MULTI":
+        word = re.compile(r"\w+|\(").match(statement.query, _body(statement))
+        first = word[0].upper() if word else ""
+        return kind if first in _PIVOTS else "EXPLAIN" if first == "EXPLAIN" else "UNKNOWN"
     return "VARIABLE_SET" if kind == "SET" and _SET_VARIABLE.match(statement.query) else kind
+
+
+def _body(statement: Statement) -> int:
+    """Where it begins, behind spaces and comments."""
+    found = _BEFORE.match(statement.query)
+    return found.end() if found else 0
 
 
 def one_line(error: Exception) -> str:

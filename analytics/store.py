@@ -151,7 +151,9 @@ def _listing(root: Path) -> Callable[[str], list[str]]:
     escaped = _escaped(root)
 
     def lake_segments(table: str) -> list[str]:
-        found = (table in TABLES and live_segments(root, table)) or [_empty_segment(root, table)]
+        if table and table not in TABLES:  # SQL may call it with any text, and a name is part of a path here
+            return []
+        found = (table and live_segments(root, table)) or [_empty_segment(root, table)]
         return found if escaped == str(root) else [_escaped(path) for path in found]  # DuckDB takes them for patterns
 
     return lake_segments

@@ -254,6 +254,7 @@ FIELDS: Final[dict[str, Field]] = {
     ),
     "flow": Field("Number of the flow", _integer, str, _is_equal, ("flow_id",)),
     "sensor": Field("Name of the sensor", _exact, str, _is_equal, ("sensor",)),
+    "source": Field("Interface, or savefile", _exact, str, _is_equal, ("source",)),
     "status": Field("How far decoding got, an alert's status, or HTTP's", _word, _plain, _is_word_text, ("status",)),
     "state": Field("How a connection went", _word, _plain, _is_word, ("outcome",)),
     "len": Field("Length on the wire in bytes", _integer, str, _is_equal, ("wirelen",), (">", ">=", "<", "<=", "=")),
