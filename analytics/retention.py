@@ -236,7 +236,7 @@ class Retention:
         folders: set[Path] = set()
         for place in places:
             path = self.lake / table / place
-            if ".." in path.parts:
+            if ".." in path.parts or place.startswith("/"):  # the note is damaged
                 continue
             path.unlink(missing_ok=True)
             folders.add(path.parent)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from engine.config import EngineConfig, parse_config
 from engine.errors import ConfigError
@@ -46,6 +48,15 @@ LIVE: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+# What makes apprise read a file of this machine, some of them to send what is in it.
+_FILES: Final = re.compile(r"^\s*vapid:|\b(?:template|keyfile|subfile|pgp\w*)\s*=", re.IGNORECASE)
+
+
+def names_file(url: str) -> bool:
+    """Whether an apprise URL names a file of this machine."""
+    return _FILES.search(unquote(url.replace("+", " "))) is not None
+
+
 def is_live(section: str, key: str) -> bool:
     """Whether a running engine takes this over."""
     return section == "rules" or key in LIVE.get(section, ())
@@ -67,6 +78,8 @@ def check_editable(text: str, path: str) -> EngineConfig:
                 raise ConfigError(f"{path}: {section.name}.{f.name} can only be set in a file named with --config")
     if any(target.url_file for target in config.notify.targets):
         raise ConfigError(f"{path}: url_file of a target can only be set in a file named with --config")
+    if any(names_file(target.url) for target in config.notify.targets):
+        raise ConfigError(f"{path}: a url that names a file can only be set in a file named with --config")
     return config
 
 

@@ -9,6 +9,7 @@ Exit codes: 0 stopped by a signal, 2 cannot start.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Final, NoReturn
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 NICENESS: Final = 5  # the capture goes first
+OOM_SCORE: Final = 500  # and when memory runs out, the kernel ends this process and not the capture: proc(5)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"dashboard: {error.filename} is not writable ({error.strerror}); run as the owner of the lake")
     os.nice(max(0, NICENESS - os.nice(0)))
+    with contextlib.suppress(OSError):  # SQL may build texts that DuckDB's limit does not count
+        Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}")
     serving.serve(access, listener, context)
     return 0
 

@@ -156,7 +156,9 @@ def _file(run: Callable[[Callable[[pa.RecordBatchReader], Any]], Any], form: str
     """Stream what `run` reads. It holds its connection while it runs, so it does so in a thread of its own."""
     stream = export.Stream(run, form)
     headers = {"Content-Disposition": f'attachment; filename="{_file_name(name)}.{form}"'}
-    return Response(stream.parts(), 200, headers, mimetype=export.MEDIA[form])
+    response = Response(stream.parts(), 200, headers, mimetype=export.MEDIA[form])
+    response.call_on_close(stream.close)
+    return response
 
 
 def _file_name(name: str) -> str:

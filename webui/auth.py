@@ -7,6 +7,7 @@ closed to others, so reading the disk gives nobody a session. Standard library o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -89,7 +90,7 @@ def start_session(lake: Path | str, user: str, address: str = "", agent: str = "
     for _, path in alive[: max(0, len(alive) - MAX_SESSIONS + 1)]:
         path.unlink(missing_ok=True)
     session = secrets.token_urlsafe(32)
-    told = {"user": user, "begun": int(time.time()), "address": address[:64], "agent": agent[:200]}
+    told = {"user": user, "begun": int(time.time()), "address": address[:64], "agent": shown(agent[:200])}
     create(Path(lake), into / digest(session), json.dumps(told).encode())
     return session
 
@@ -159,6 +160,11 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def shown(text: str) -> str:
+    """Text that somebody gave, without what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else "·" for c in text)
+
+
 def root(lake: Path) -> Path:
     """Where the dashboard's own files are."""
     return lake / ".dashboard"
@@ -171,6 +177,8 @@ def directory(lake: Path, name: str) -> Path:
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
+            if path.is_symlink():  # root must not be led elsewhere by the lake's owner
+                raise NotADirectoryError(errno.ENOTDIR, "it is a symbolic link", str(path)) from None
             continue
         give_to_owner(lake, path)
     return root(lake) / name

@@ -126,7 +126,10 @@ def _go(onward: str) -> Response:
 
 def _inside(onward: str) -> str:
     """A path of this dashboard; anything that could lead elsewhere is the first page."""
-    parts = urlsplit(onward.replace("\\", "/"))
+    try:
+        parts = urlsplit(onward.replace("\\", "/"))
+    except ValueError:  # such as //[
+        return "/"
     inside = not parts.scheme and not parts.netloc and onward.startswith("/") and not onward.startswith("//")
     return onward if inside and onward.isprintable() and len(onward) < 2000 else "/"
 

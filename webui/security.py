@@ -6,15 +6,18 @@ The gate leaves `flask.g.user` and `flask.g.role` (viewer, operator, admin) for 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from flask import Flask, Request, Response, g, redirect, request
+from flask.json.provider import DefaultJSONProvider
 
+from engine.errors import ConfigError
 from webui import auth, users
 
 COOKIE: Final = "packetlake_session"
@@ -49,10 +52,25 @@ class Access:
         return LOOPBACK | own | frozenset(h.lower() for h in self.hosts)
 
 
+class _Json(DefaultJSONProvider):
+    """What comes in as JSON can hold halves of characters, which no file and no database takes, and go very deep."""
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        try:
+            found = super().loads(s, **kwargs)
+            json.dumps(found, ensure_ascii=False).encode()
+        except RecursionError:
+            raise ConfigError("the JSON goes too deep") from None
+        except UnicodeEncodeError:
+            raise ConfigError("a text holds half a character; type it again") from None
+        return found
+
+
 def protect(server: Flask, access: Access, script_hashes: list[str]) -> None:
     """Put the gate before, and the headers after, every request of the server."""
     policy = CSP.format(hashes="".join(f" {h}" for h in script_hashes))
     names = access.names()
+    server.json = _Json(server)
     server.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     server.config["PACKETLAKE_LAKE"] = access.lake
     server.config["PACKETLAKE_ACCESS"] = access
@@ -132,7 +150,10 @@ def _same_origin(asked: Request) -> bool:
     site = asked.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    origin = urlsplit(asked.headers.get("Origin", ""))
+    try:
+        origin = urlsplit(asked.headers.get("Origin", ""))
+    except ValueError:  # such as http://[
+        return False
     return origin.scheme in ("http", "https") and origin.netloc == asked.host
 
 

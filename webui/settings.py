@@ -183,6 +183,8 @@ def _entries(name: str, value: Any, text: str) -> list[dict[str, Any]]:
         if not entry.get("url"):
             entry.pop("url", None)
             entry.update({k: before[k] for k in ("url", "url_file") if before.get(k)})
+        elif settings.names_file(str(entry["url"])):
+            raise ConfigError("notify.targets.url: one that names a file can only be set in the file itself")
     return made
 
 

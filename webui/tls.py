@@ -63,7 +63,7 @@ class Terminator:
 
         def identified(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             peer = self._peers.get(int(environ.get("REMOTE_PORT", "0")))
-            if peer is None:
+            if peer is None or environ.get("REMOTE_ADDR") != "127.0.0.1":  # 127.0.0.2 has ports of its own
                 start_response("403 Forbidden", [("Content-Type", "text/plain")])
                 return [b"use https\n"]
             environ["packetlake.peer"] = peer

@@ -24,6 +24,8 @@ def run(lake: Path, options: argparse.Namespace) -> int:
         ACTIONS[options.action](lake, options)
     except PermissionError:
         raise ConfigError(f"users of lake {lake}: permission denied; become the lake's owner") from None
+    except OSError as error:
+        raise ConfigError(f"users of lake {lake}: {error.filename}: {error.strerror}") from None
     return 0
 
 

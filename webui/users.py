@@ -132,9 +132,9 @@ def add_token(lake: Path, user: str, role: str, days: float, label: str) -> str:
     """A token for scripts, told once. It can do what its role and, at that moment, its user's role both allow."""
     _check_role(role)
     if not 0 < days <= 3660:
-        raise ConfigError(f"days {days:g} is out of range; use more than 0, up to 3660")
+        raise ConfigError(f"days {str(days)[:20]} is out of range; use more than 0, up to 3660")
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    entry = {"hash": auth.digest(token), "user": user, "role": role, "label": label[:64],
+    entry = {"hash": auth.digest(token), "user": user, "role": role, "label": auth.shown(label[:64]),
              "expires": int(time.time() + days * 86400)}  # fmt: skip
     with _editing(lake) as document:
         _known(document, user)

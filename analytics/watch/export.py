@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -19,8 +21,9 @@ MEDIA: Final = {
     "parquet": "application/vnd.apache.parquet",
     "arrow": "application/vnd.apache.arrow.stream",
 }
+STALL_S: Final = 300.0  # nobody took a part for so long: what is read for it is not kept waiting
 # Spreadsheets take such a cell for a formula, also when it is quoted.
-_FORMULA: Final = re.compile(r"^[=+\-@\t\r]")
+_FORMULA: Final = re.compile(r"^[=+\-@\t\r\n]")
 
 
 class _Sink:
@@ -133,11 +136,17 @@ class Stream:
                 self._put(part)
 
     def _put(self, part: bytes | BaseException | None) -> None:
+        began = time.monotonic()
         while not self._gone.is_set():
             try:
-                self._queue.put(part, timeout=0.5)
+                self._queue.put(part, timeout=min(0.5, STALL_S))
             except queue.Full:
-                continue
+                if time.monotonic() - began < STALL_S:
+                    continue
+                self._gone.set()
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()  # room for the end; nobody else puts
+                self._queue.put(TimeoutError("the file was not taken"))
             return
 
     def parts(self) -> Iterator[bytes]:
@@ -149,4 +158,8 @@ class Stream:
             if isinstance(part, BaseException):
                 raise part  # the connection breaks: half a file must not look like a whole one
         finally:
-            self._gone.set()
+            self.close()
+
+    def close(self) -> None:
+        """Nobody takes more: the thread ends. For an answer whose parts were not even begun, as that to HEAD."""
+        self._gone.set()

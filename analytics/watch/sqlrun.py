@@ -110,11 +110,14 @@ class SqlRunner:
                 run.at = statement.query.strip()  # DuckDB counts lines from its first word
                 if statement is statements[-1]:
                     break
-                run.con.execute(statement.query).fetchall()
+                _exhaust(run, statement.query)
             if statements[-1].type.name not in _WITH_ROWS:
-                run.con.execute(statements[-1].query).fetchall()
+                _exhaust(run, statements[-1].query)
                 return action(pa.RecordBatchReader.from_batches(pa.schema([]), []))
-            return action(run.con.sql(statements[-1].query).to_arrow_reader(10_000))
+            relation: Any = run.con.sql(statements[-1].query)
+            if relation is None:  # CREATE TABLE ... AS PIVOT has no rows
+                return action(pa.RecordBatchReader.from_batches(pa.schema([]), []))
+            return action(relation.to_arrow_reader(10_000))
 
     def stop(self, run_id: str, owner: str | None) -> bool:
         """Stop a run of this owner (None: anybody's). Returns whether there was one."""
@@ -158,6 +161,14 @@ class SqlRunner:
                 run.con.close()
         finally:
             self._free.release()
+
+
+def _exhaust(run: _Run, sql: str) -> None:
+    """Run a statement whose rows nobody sees, without holding them."""
+    result = run.con.execute(sql)
+    while result.fetchmany(10_000):
+        if run.reason is not None:
+            raise Stopped(run.reason)
 
 
 def _cell(value: Any) -> Any:

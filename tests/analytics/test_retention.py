@@ -275,14 +275,16 @@ def test_merging__neither_disturbs_the_other(tmp_path: Path) -> None:
         assert count(tmp_path) == 2 * ROWS
 
 
-@pytest.mark.parametrize("text", ["", "{", "7", "[1]", '["../../../../victim"]', '{"a": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "7", "[1]", '["../../../../victim"]', '["{victim}"]', '["//{victim}"]', '{"a": 1}']
+)
 def test_note__damaged_harms_nothing(tmp_path: Path, text: str) -> None:
     lake = make_lake(tmp_path / "lake")
     (tmp_path / "victim").write_text("mine")
     aged(lake, "packets", 1)
     (lake / ".retired").mkdir()
     note = lake / ".retired" / "packets@1"
-    note.write_text(text)
+    note.write_text(text.replace("{victim}", str(tmp_path / "victim")))
     os.utime(note, (NOW - 1000,) * 2)
     assert count(lake) == ROWS
     keeper(lake).round()

@@ -181,6 +181,13 @@ def test_untrusted__reaches_nothing_but_the_lake(tmp_path: Path, sql: str) -> No
     assert list((tmp_path / "outside").iterdir()) == []
 
 
+def test_listing__makes_nothing_for_a_name_that_sql_made_up(tmp_path: Path) -> None:
+    with analytics.connect(make_lake(tmp_path / "lake"), untrusted=True) as con:
+        assert con.execute("SELECT lake_segments(?)", [str(tmp_path / "made")]).fetchone() == ([],)
+        assert con.execute("SELECT lake_segments('../../made')").fetchone() == ([],)
+    assert not (tmp_path / "made").exists()
+
+
 REFUSED = [
     "COPY (SELECT 1) TO 'x.csv'",
     "COPY packets FROM 'x.csv'",
@@ -197,6 +204,10 @@ REFUSED = [
     "SET threads = 1",
     "CALL enable_logging()",
     "UPDATE EXTENSIONS",
+    "COPY (PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)) TO 'x.csv'",  # DuckDB calls it MULTI, as a PIVOT alone
+    "-- x\rCOPY (\nPIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)) TO 'x.csv'",
+    "/* */ EXPLAIN ANALYZE COPY (PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)) TO 'x.csv'",
+    "-- x\nEXPLAIN ANALYZE COPY (SELECT 1) TO 'x.csv'",
 ]
 
 
@@ -217,6 +228,9 @@ def test_check__refuses_what_can_write_files(sql: str) -> None:
         "DESCRIBE SELECT 1",
         "SUMMARIZE SELECT 1",
         "PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)",
+        "/* why */ -- and\n PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)",
+        "EXPLAIN PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)",
+        "/* why */ EXPLAIN SELECT 1",
         "CREATE TEMP TABLE t AS SELECT 1; INSERT INTO t VALUES (2); SELECT * FROM t",
         "SET VARIABLE since = '2026-11-24'",
         "-- only a comment",

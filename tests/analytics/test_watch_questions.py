@@ -13,6 +13,7 @@ import pytest
 
 import analytics
 from analytics.watch import registry
+from analytics.watch.answers import incidents
 from analytics.watch.filters import parse
 from analytics.watch.info import info_text, protocol_name
 from analytics.watch.watch import NotAllowed, NotFound, Watch
@@ -194,6 +195,12 @@ def test_a_viewer_sees_headers_and_no_payload(watch: Watch) -> None:
     for layer in shown["layers"]:
         assert not layer["fields"] or layer["end"] <= last["end"]
     assert rows["payload"][0] not in json.dumps(shown)
+
+
+def test_evidence_that_cannot_be_read_is_not_for_a_viewer() -> None:
+    assert incidents._told('{"payload": "secret', payload=True) == {"text": '{"payload": "secret'}
+    assert incidents._told('{"payload": "secret', payload=False) == {}
+    assert incidents._told('{"port": 1, "first": {"payload": "x"}}', payload=False) == {"port": 1, "first": {}}
 
 
 def test_a_packet_that_is_not_there(watch: Watch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
+import resource
 import shutil
 import threading
 import time
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import analytics
-from analytics.watch import registry, sqlrun
+from analytics.watch import export, registry, sqlrun
 from engine.capture.savefile import SavefileSource
 from engine.packets import FrameBatch
 from tests.analytics.small_lake import make_lake, segment
@@ -151,7 +153,7 @@ def test_shown_sql_is_for_the_engine(site: Site) -> None:
 
 def test_spreadsheets_get_no_formulas(tmp_path: Path) -> None:
     lake = make_lake(tmp_path / "lake")
-    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "plain", "a=b", '=1,"2"']
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "\tx", "\n=1", "plain", "a=b", '=1,"2"']
     segment(lake, "packets", [
         {"src_ip": "10.0.0.1", "dst_ip": "10.0.0.2", "server_name": n, "frame_no": i} for i, n in enumerate(names)
     ])  # fmt: skip
@@ -159,7 +161,7 @@ def test_spreadsheets_get_no_formulas(tmp_path: Path) -> None:
     import csv
 
     table = list(csv.DictReader(io.StringIO(answer.text, newline="")))
-    assert [row["server_name"] for row in table] == ["'" + n if n[0] in "=+-@\t" else n for n in names]
+    assert [row["server_name"] for row in table] == ["'" + n if n[0] in "=+-@\t\n" else n for n in names]
 
 
 def test_description_names_every_question(site: Site) -> None:
@@ -226,6 +228,53 @@ def test_endless_sql_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = site.sql(ENDLESS)
     assert answer.status_code == 504
     assert "took longer than 0.5 s" in answer.json["error"]
+
+
+def test_rows_that_nobody_sees_are_not_held(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlrun, "LIMIT_S", 0.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert site.sql("FROM range(100000000000); SELECT 1").status_code == 504
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+def test_sql_without_a_result(site: Site) -> None:
+    answer = site.sql("CREATE TABLE t AS PIVOT (SELECT 1 AS a, 2 AS b) ON a USING sum(b)")
+    assert (answer.status_code, answer.json["rows"]) == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("sql", '{"sql": "SELECT \'\\ud800\'"}'), ("alerts/ack", '{"ids": ["\\ud800"]}'), ("sql", "[" * 99_999)],
+)
+def test_json_that_is_no_text_is_refused_in_a_line(site: Site, path: str, body: str) -> None:
+    headers = site._headers("operator") | {"Content-Type": "application/json"}
+    answer = site.client.post(f"/api/v1/{path}", data=body, headers=headers)
+    assert answer.status_code == 400
+    assert re.fullmatch("a text holds half a character; type it again|the JSON goes too deep", answer.json["error"])
+
+
+def test_file_that_is_not_taken_ends_its_thread(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended() -> bool:
+        deadline = time.monotonic() + 10
+        while any(t.name == "export" for t in threading.enumerate()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not any(t.name == "export" for t in threading.enumerate())
+
+    def numbers(use: Any) -> None:
+        schema = pa.schema([("n", pa.int64())])
+        use(pa.RecordBatchReader.from_batches(schema, (pa.record_batch({"n": [i]}) for i in range(1000))))
+
+    assert site.client.head("/api/v1/packets?format=csv&range=all", headers=site._headers("viewer")).status_code == 200
+    assert ended()
+    stream = export.Stream(numbers, "csv")
+    stream.close()
+    assert ended()
+    monkeypatch.setattr(export, "STALL_S", 0.1)
+    parts = export.Stream(numbers, "csv").parts()
+    next(parts)
+    assert ended()
+    with pytest.raises(TimeoutError):
+        list(parts)
 
 
 def test_a_huge_value_is_cut(site: Site) -> None:

@@ -74,7 +74,7 @@ def test_gate__browser_is_sent_to_sign_in_and_back(client):
 
 
 @pytest.mark.parametrize(
-    "onward", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/x\r\nY: z"]
+    "onward", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/x\r\nY: z", "//[x"]
 )
 def test_login__never_leads_elsewhere(served, client, onward):
     response = client.post("/login", data={"name": "vera", "password": PASSWORD, "next": onward}, headers=SAME)
@@ -229,6 +229,7 @@ def test_host__beyond_loopback_numbers_and_allowed_names_are_served(served):
         ({"Origin": "http://localhost:9999"}, False),
         ({"Origin": "http://localhost.evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({}, False),
     ],
 )

@@ -133,6 +133,21 @@ def test_session__damaged_file_is_no_session(lake, content):
     assert auth.sessions(lake) == []
 
 
+@pytest.mark.parametrize("name", [".dashboard", ".dashboard/tokens"])
+def test_directory__a_link_leads_nobody_elsewhere(lake, tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (lake / name).parent.mkdir(exist_ok=True)
+    (lake / name).symlink_to(elsewhere)
+    with pytest.raises(OSError, match="symbolic link"):
+        auth.issue_token(lake)
+    if name == ".dashboard":
+        done = engine("user", "add", "eve", "--lake", lake, input=f"{PASSWORD}\n")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "symbolic link" in done.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_auth__import_needs_the_standard_library_only():
     heavy = ("dash", "flask", "duckdb", "numpy", "argon2")
     code = f"import sys, webui.auth; sys.exit(any(m in sys.modules for m in {heavy}))"
@@ -298,9 +313,10 @@ def test_command__manages_users_sessions_and_tokens(lake):
 
     say("add", "ada", "--role", "admin", input=PASSWORD + "\n")
     assert say("list") == "ada\tadmin\n"
-    token = say("token", "ada", "--role", "viewer", "--days", "2", "--label", "cron").strip()
+    token = say("token", "ada", "--role", "viewer", "--days", "2", "--label", "cron\x1b[2J").strip()
     assert users.bearer(lake, token) == users.Identity("ada", "viewer")
-    assert say("token").split("\t")[1:3] == ["ada", "viewer"]
+    told = say("token").rstrip("\n").split("\t")
+    assert (told[1:3], told[4]) == (["ada", "viewer"], "cron·[2J")
     session = auth.start_session(lake, "ada")
     assert say("sessions", "--revoke", "all") == "1 ended\n"
     assert auth.read_session(lake, session) is None

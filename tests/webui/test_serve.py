@@ -58,6 +58,7 @@ def test_serve__inherited_socket_answers_and_stops_at_once(lake, number):
             # The parent listens already: a request made now waits until the dashboard has loaded.
             wait_healthy(listener.getsockname()[1])
             assert os.getpriority(os.PRIO_PROCESS, process.pid) >= 5
+            assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "500\n"
             process.send_signal(number)
             began = time.monotonic()
             assert process.wait(WAIT_S) == 0

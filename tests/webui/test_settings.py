@@ -93,6 +93,7 @@ def test_change__is_written_audited_and_told_back(ask, lake):
         ({"capture": {"bpf_filter": "tcp port"}}, "BPF filter 'tcp port' is wrong"),
         ({"alerts": {"suppress": [{"src": ["nowhere"]}]}}, "use an address or a network"),
         ({"notify": {"targets": [{"name": "a", "url_file": "/etc/shadow"}]}}, "url_file can only be set in the file"),
+        ({"notify": {"targets": [{"name": "a", "url": "slack://T/A/B?%74emplate=/etc/shadow"}]}}, "names a file"),
         ({"notify": {"targets": [{"name": "a"}]}}, "give url"),
         ({"alerts": {"min_severity": "\ud800"}}, "half a character"),
         ({"alerts": 5}, "no object"), ({"alerts": {"kind": 5}}, "must be a list"), ({}, "missing"),
@@ -172,6 +173,9 @@ def test_lake_file__may_hold_nothing_that_names_a_path():
     ):
         with pytest.raises(ConfigError, match="only be set in a file named with --config"):
             engine_settings.check_editable(text, "engine.toml")
+    for url in ("discord://a/b?template=x", "fcm://p/k?keyfile=x", "mailto://a?x;pgppub=x", "vapid://a@b.example/c"):
+        with pytest.raises(ConfigError, match="a url that names a file"):
+            engine_settings.check_editable(f'[[notify.targets]]\nname = "a"\nurl = "{url}"', "engine.toml")
     config = engine_settings.check_editable("[rules.port_scan]\ndistinct_ports = 9", "engine.toml")
     assert config.rules.given == {"port_scan": {"distinct_ports": 9}}
 

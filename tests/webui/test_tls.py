@@ -122,6 +122,18 @@ def test_tls__the_web_servers_own_port_answers_nobody_else(served):
     connection.close()
 
 
+def test_tls__the_port_of_a_connection_on_another_address_is_nobodys(served, certificate):
+    with asking(served[0], certificate[0]) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"https 127.0.0.1"
+        own = http.client.HTTPConnection(
+            "127.0.0.1", served[1], 30, source_address=("127.0.0.2", [*served[2]._peers][-1])
+        )
+        own.request("GET", "/")
+        assert own.getresponse().status == 403
+        own.close()
+
+
 def test_tls__old_versions_are_refused(served):
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE

@@ -172,7 +172,7 @@ def _told(text: str | None, payload: bool) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        return {"text": text}
+        return {"text": text} if payload else {}
     if not payload:
         for part in (found, *(found.get(name) for name in ("first", "peak", "all"))):
             if isinstance(part, dict):
