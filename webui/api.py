@@ -11,6 +11,7 @@ import gzip
 import importlib
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 OURS: Final = frozenset({"range", "filter", "format", "explain", "part", "rows"})  # the rest are a question's own
 MAX_PCAP: Final = 1 << 30  # bytes of a capture file made by a browser's request
+MAX_PCAPS: Final = 2  # at a time: they take room in the temporary directory, which may be memory
 MUTE_HOURS: Final = 24 * 366
 
 
@@ -295,6 +297,8 @@ def _alerts(blueprint: Blueprint, lake: Path) -> None:
 
 
 def _captures(blueprint: Blueprint, opened: Callable[[], Watch]) -> None:
+    slots = threading.BoundedSemaphore(MAX_PCAPS)
+
     @blueprint.get("/pcap")
     @answered("operator")
     def capture() -> Response:
@@ -307,7 +311,10 @@ def _captures(blueprint: Blueprint, opened: Callable[[], Watch]) -> None:
         limit = registry.Param("limit", 10_000_000, "Frames", low=1, high=10_000_000).parse(request.args.get("limit"))
         if request.args.get("estimate") in ("1", "true"):
             return _json(pcap.estimate(watch.lake.path, condition, limit) | {"most": MAX_PCAP})
+        if not slots.acquire(timeout=2):
+            raise Stopped(f"{MAX_PCAPS} capture files are under way already; wait for one")
         file = tempfile.TemporaryFile()  # noqa: SIM115 — it is closed when it was sent
+        weakref.finalize(file, slots.release)  # however the answer ends
         try:
             frames = pcap.write(watch.lake.path, condition, limit, MAX_PCAP, file)
             asked = {name: request.args.get(name) for name in ("filter", "range")}

@@ -345,8 +345,22 @@ def test_capture_file_of_a_filter(site: Site, tmp_path: Path) -> None:
         assert site.get("pcap", estimate=1, range="all", **bad).status_code == 400
 
 
+def test_capture_files_at_a_time_are_few(site: Site) -> None:
+    query = {"range": "all", "filter": "proto=udp", "limit": "5"}
+    held = [site.get("pcap", **query) for _ in range(api.MAX_PCAPS)]
+    assert [answer.status_code for answer in held] == [200] * api.MAX_PCAPS
+    refused = site.get("pcap", **query)
+    assert (refused.status_code, "under way already" in refused.json["error"]) == (504, True)
+    for answer in held:
+        answer.close()
+    del held, answer
+    for _ in range(api.MAX_PCAPS + 1):
+        assert site.get("pcap", **query).data
+
+
 def test_a_capture_file_that_is_too_large_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MAX_PCAP", 1000)
-    answer = site.get("pcap", range="all")
-    assert answer.status_code == 400
-    assert "choose a shorter range" in answer.json["error"]
+    for _ in range(api.MAX_PCAPS + 1):  # a refused one leaves its place to the next
+        answer = site.get("pcap", range="all")
+        assert answer.status_code == 400
+        assert "choose a shorter range" in answer.json["error"]
