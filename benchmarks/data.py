@@ -81,11 +81,11 @@ def _write(path: Path, records: np.ndarray) -> Path:
     return path
 
 
-def write_sessions(path: Path, count: int) -> Path:
+def write_sessions(path: Path, count: int, pps: int = sessions.PACKETS_PER_S) -> Path:
     """A savefile of the realistic mix of `benchmarks.sessions`."""
     with path.open("wb") as file:
         file.write(_HEAD)
-        for ns, frame in sessions.frames(count):
+        for ns, frame in sessions.frames(count, pps=pps):
             seconds, left = divmod(ns, 1_000_000_000)
             file.write(struct.pack("<IIII", 1_700_000_000 + seconds, left // 1000, len(frame), len(frame)) + frame)
     return path

@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"whole engine, {options.minutes:.0f} minutes of the capture's clock, load {load():.1f}")
     with tempfile.TemporaryDirectory(prefix="packetlake-bench-") as folder:
-        path = options.file or write_sessions(Path(folder) / "sessions.pcap", 450_000)
+        path = options.file or write_sessions(Path(folder) / "sessions.pcap", 450_000, 2_500)
         found = measure(path, options.minutes, options.frames)[1:-1]
     half = len(found) // 2
     early, late = (float(np.median([ns for _, ns, _ in part])) for part in (found[:half], found[half:]))
