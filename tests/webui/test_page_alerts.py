@@ -132,7 +132,7 @@ def test_timeline__brush_and_zone(attacked, inbox, expect):
     page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 20, steps=4)
     page.mouse.up()
     expect(page.locator(ROWS)).not_to_have_count(lines)
-    assert page.locator(ROWS).count() > 3
+    assert 0 < page.locator(ROWS).count() < lines
     assert span.split(",")[0] not in page.url
 
 
