@@ -21,7 +21,7 @@ from tests.commands import ROOT, engine
 from tests.webui.traffic import Recorded
 
 DATA: Final = ROOT.parent / "shared" / "detect" / "data"
-SETS: Final = (("train", 330), ("test1", 0))  # and how many seconds before the end it ends
+SETS: Final = (("train", 360), ("test1", 0))  # and how many seconds before the end it ends, or up to a minute more
 CONFIG: Final = """
 [scoring]
 first_after_rows = 5000
@@ -46,7 +46,10 @@ def record(directory: Path) -> Recorded:
 
 
 def _moved(packed: Path, path: Path, end: int) -> int:
-    """Unpack a capture so that its last frame was at `end`. Returns how many frames it has."""
+    """Unpack a capture so that its last frame was in the minute before `end`. Returns how many frames it has.
+
+    It moves by whole minutes: windows end with the clock's minutes, and what they count depends on where those cut it.
+    """
     unpack = ["zstd", "-dc", "--long=27", str(packed)]
     data = bytearray(subprocess.run(unpack, check=True, capture_output=True).stdout)
     at, places = 24, []
@@ -54,6 +57,7 @@ def _moved(packed: Path, path: Path, end: int) -> int:
         places.append(at)
         at += 16 + struct.unpack_from("<I", data, at + 8)[0]
     shift = end - struct.unpack_from("<I", data, places[-1])[0]
+    shift -= shift % 60
     for place in places:
         struct.pack_into("<I", data, place, struct.unpack_from("<I", data, place)[0] + shift)
     path.write_bytes(data)

@@ -27,7 +27,7 @@ READY = "[data-painted=true]"
 def anomalies(attacked, open_page, expect):
     """The page, painted."""
 
-    def open_(path="/anomalies?range=15m", **options):
+    def open_(path="/anomalies?range=20m", **options):
         attacked.now += 10
         page = open_page(path, at=attacked, **options)
         expect(page.locator(READY)).to_have_count(1)
@@ -38,7 +38,7 @@ def anomalies(attacked, open_page, expect):
 
 def ask(site: Site, name: str, filter_text: str = "", **params: Any) -> Any:
     site.now += 6
-    return site.watch.answer(name, range_text="15m", filter_text=filter_text, role="viewer", params=params)
+    return site.watch.answer(name, range_text="20m", filter_text=filter_text, role="viewer", params=params)
 
 
 def rows_of(site: Site, sql: str) -> list[dict[str, Any]]:
@@ -202,12 +202,12 @@ def test_chart__brush_sets_the_range(anomalies, expect):
     page.mouse.up()
     expect(page.locator("#shell-live")).to_have_attribute("aria-pressed", "false")
     start, end = (int(v) for v in re.search(r"range=(\d+)%2C(\d+)", page.url).groups())
-    assert 150e6 < end - start < 210e6
+    assert 200e6 < end - start < 280e6
 
 
 @pytest.mark.browser
 def test_threshold__is_saved_by_admins_only(attacked, anomalies, expect):
-    page = anomalies("/anomalies?range=15m&threshold=0.995")
+    page = anomalies("/anomalies?range=20m&threshold=0.995")
     page.get_by_role("button", name="Save threshold").click()
     expect(page.locator(".toast")).to_contain_text("Threshold 0.995 saved")
     assert "threshold = 0.995" in settings.of_lake(attacked.lake).read_text()
@@ -215,14 +215,14 @@ def test_threshold__is_saved_by_admins_only(attacked, anomalies, expect):
     expect(page.get_by_role("button", name="Save threshold")).to_be_disabled()
     expect(page.locator("#anomalies-configured")).to_contain_text("as configured")
     settings.of_lake(attacked.lake).unlink()
-    page = anomalies("/anomalies?range=15m&threshold=0.98", user="otto")
+    page = anomalies("/anomalies?range=20m&threshold=0.98", user="otto")
     expect(page.locator("#anomalies-value")).to_have_text("0.98")
     expect(page.get_by_role("button", name="Save threshold")).to_be_hidden()
 
 
 @pytest.mark.browser
 def test_cards__export_what_they_show(attacked, anomalies, expect):
-    page = anomalies("/anomalies?range=15m&filter=host%3D10.21.0.66")
+    page = anomalies("/anomalies?range=20m&filter=host%3D10.21.0.66")
     shown = page.locator("#anomalies-windows tbody tr")
     expect(shown).not_to_have_count(0)
     page.get_by_role("button", name="Export or explain Unusual windows of hosts").click()

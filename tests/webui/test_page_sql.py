@@ -52,6 +52,7 @@ def test_run__by_key_gives_a_grid_and_a_status(sql, recorded, expect):
     page.locator("#sql-editor textarea").press("Control+Enter")
     expect(page.locator("#sql-status")).to_have_text(re.compile(r"^\d+ rows · [\d.]+\s(ms|s)$"))
     expect(page.locator("#sql-grid .grid-head")).to_contain_text("proto")
+    expect(rows(page)).not_to_have_count(0)
     total = sum(int(cell.replace(",", "")) for cell in rows(page).locator("span.number:nth-child(2)").all_inner_texts())
     assert total == recorded.packets
 

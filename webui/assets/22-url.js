@@ -60,10 +60,12 @@
     if (next) setRange(next[0]);
   }
   function back() { const last = previous.pop(); if (last) set({ range: last }); }
+  // The end of the live range that is shown, µs by the server's clock: this browser's may be another.
+  let shown = null;
+  P.on("answers", ({ answers }) => { const one = Object.values(answers).find((a) => a.range); if (one) shown = one.range.live ? one.range.end : null; });
+  const moment = () => shown === null ? Date.now() * 1000 : shown;
   function toggleLive() {
-    if (!live()) { setRange(lastLive); return; }
-    const end = Date.now() * 1000;
-    setAbsolute(end - seconds() * 1e6, end);
+    if (live()) setAbsolute(moment() - seconds() * 1e6, moment()); else setRange(lastLive);
   }
 
   // --- the filter: terms between spaces, quotes keep spaces together ----------------------------------------------
@@ -89,5 +91,5 @@
     event.preventDefault();
     go(link.pathname, Object.fromEntries(new URLSearchParams(link.search)));
   });
-  P.url = { QUICK, split, range, filter, zone, live, query, absolute, seconds, set, go, setRange, setAbsolute, zoomOut, back, toggleLive, terms, add, remove, negate, opposite, setTerms };
+  P.url = { QUICK, split, range, filter, zone, live, query, absolute, seconds, set, go, setRange, setAbsolute, zoomOut, back, moment, toggleLive, terms, add, remove, negate, opposite, setTerms };
 })();

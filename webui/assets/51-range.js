@@ -22,7 +22,7 @@
     P.byId("shell-zone").title = `Times are in ${F.zone()}. Click for ${P.url.zone() === "utc" ? "this browser's zone" : "UTC"}.`;
   }
   function pick(at) {
-    const both = P.url.absolute(), end = both ? both[1] : Date.now() * 1000, start = both ? both[0] : end - P.url.seconds() * 1e6;
+    const both = P.url.absolute(), end = both ? both[1] : P.url.moment(), start = both ? both[0] : end - P.url.seconds() * 1e6;
     const from = el("input", { type: "datetime-local", step: "1", id: "shell-from", value: F.toInput(start) }), to = el("input", { type: "datetime-local", step: "1", id: "shell-to", value: F.toInput(end) });
     const problem = el("p", { class: "problem", role: "alert" });
     const go = (text) => { box.close(); P.url.setRange(text); };

@@ -15,6 +15,8 @@ from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 from engine.kernels.window_ticks import X_GAP_SUM, X_STARTS
 
+_POPULAR_US = 3_600_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beacon(Parameters):
@@ -39,8 +41,9 @@ class BeaconRule(Rule[Beacon]):
 
     def __init__(self, p: Beacon) -> None:
         super().__init__(p)
-        # To count the clients of a server costs 0.3 ms: not again for one that has many, nor without a new connection.
-        self._popular: Recent[bool] = Recent()
+        # To count the clients of a server costs 0.3 ms: not again without a new connection, nor, of one that has many,
+        # within an hour.
+        self._popular: Recent[int] = Recent()  # by address: when it was found to have many, microseconds
         self._counted: Recent[int] = Recent()
 
     def forget(self) -> None:
@@ -61,12 +64,15 @@ class BeaconRule(Rule[Beacon]):
             if mean < p.gap_s * 1000 or deviation > p.deviation or is_own(dst) or not is_own(src):
                 continue
             _, port = port_of(tick.pair_word(n, w.P_START_PORT))
-            if self._popular.get(dst) or self._counted.get((src, dst, port)) == int(gaps[n]):
+            found = self._popular.get(dst)
+            if found is not None and abs(tick.ts - found) < _POPULAR_US:
+                continue
+            if self._counted.get((src, dst, port)) == int(gaps[n]):
                 continue
             self._counted.put((src, dst, port), int(gaps[n]))
             clients = tick.windows.clients_of(int(rows[n]))
             if clients > p.clients:
-                self._popular.put(dst, True)
+                self._popular.put(dst, tick.ts)
                 continue
             yield Finding(
                 ts=tick.ts, kind=self.name, severity="medium", src_ip=src, dst_ip=dst, dst_port=port, proto=6,
