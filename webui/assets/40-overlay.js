@@ -3,7 +3,7 @@
 (function () {
   "use strict";
   const P = window.packetlake, el = P.el;
-  let open = null;
+  let open = null, titles = 0;
 
   function closeMenu() { if (open) { const m = open; open = null; m.remove(); if (m.packetlakeFrom && m.packetlakeFrom.isConnected) m.packetlakeFrom.setAttribute("aria-expanded", "false"); } }
   // items: [{text, icon, act, href, download, note}] or "-" for a line. At an element, or at {x, y}.
@@ -38,7 +38,7 @@
 
   // A native dialog: it keeps the focus inside and closes with Escape. `body` is an element or a list.
   function dialog(kind, title, body, actions, onclose) {
-    const id = `packetlake-title-${Date.now()}`;
+    const id = `packetlake-title-${++titles}`;
     const box = el("dialog", { class: kind, "aria-labelledby": id },
       el("div", { class: "dialog-head" }, el("h2", { id }, title), P.iconButton("close", "Close", () => box.close())),
       el("div", { class: "dialog-body" }, body),
@@ -56,9 +56,10 @@
     return box;
   }
   let drawn = null;
-  // One drawer at a time; the page behind stays usable. Returns {box, body, close}.
+  // One drawer at a time; the page behind stays usable. Returns {box, body, close}. The one before goes at once: the
+  // event that a closed dialog sends comes later.
   function drawer(title, body, onclose) {
-    if (drawn) drawn.close();
+    if (drawn) { drawn.close(); drawn.remove(); }
     const box = dialog("drawer", title, body, null, () => { if (drawn === box) drawn = null; if (onclose) onclose(); });
     box.show();
     drawn = box;

@@ -78,8 +78,8 @@
   // --- one connection -----------------------------------------------------------------------------------------------
   // A connection's beginning is where its row says; from an address alone, it must be in the range.
   function open(row) {
+    shown = row ? row.flow_id : P.url.query().flow || "";  // before the address changes, which would open it once more
     if (row && P.url.query().flow !== row.flow_id) P.url.set({ flow: row.flow_id });
-    shown = row ? row.flow_id : P.url.query().flow || "";
     const range = row ? `${row.ts},${Math.max(row.end_ts + 1, list && list.view ? list.view.end : 0)}` : P.url.range();
     const mine = drawer = P.drawer("Flow", el("div", {}), () => { if (drawer === mine) { drawer = null; shown = ""; if (P.url.query().flow) P.url.set({ flow: null }); } });
     mine.box.classList.add("flow-drawer");
