@@ -3,7 +3,7 @@
 (function () {
   "use strict";
   const P = window.packetlake, TICK_MS = 1000, STALE_MS = 5000;
-  let page = null, timer = 0, underway = null, arrived = Date.now(), failing = "", tags = {}, answers = {}, asked = {};
+  let page = null, timer = 0, underway = null, arrived = Date.now(), failing = "", tags = {}, answers = {}, asked = {}, stopped = false;
 
   class Refusal extends Error { constructor(status, text) { super(text); this.status = status; } }
 
@@ -41,7 +41,7 @@
 
   async function tick(everything) {
     clearTimeout(timer);
-    if (document.hidden || underway) return;
+    if (document.hidden || underway || stopped) return;
     const began = performance.now(), control = new AbortController(), of = page;
     underway = control;
     const due = (q, every) => everything || !(q in asked) || began - asked[q] >= every * 1000 - 50;
@@ -72,6 +72,13 @@
     if (underway) { underway.abort(); underway = null; }
     tick(true);
   }
+  // Whoever signs out is refused from then on: nothing is asked any more, and the way back in asks who it is.
+  function stop() {
+    stopped = true;
+    clearTimeout(timer);
+    if (underway) { underway.abort(); underway = null; }
+  }
+  window.addEventListener("pageshow", (e) => { if (e.persisted && stopped) location.reload(); });
   function use(next) { page = next; answers = answers.state ? { state: answers.state } : {}; tags = {}; asked = {}; now(); }
   // Frees a page of the answers it has: a filter that changed must not show old rows as new ones.
   P.on("url", () => { if (page) now(); });
@@ -85,5 +92,5 @@
   // Where an export or an explanation of a question is, with the present range, filter and the page's parameters.
   const exportUrl = (question, format, more) => address(question, Object.assign(shared(), page ? page.params(question) : {}, { format }, more));
   const explainUrl = (question, more) => address(question, Object.assign(shared(), page ? page.params(question) : {}, { explain: "sql" }, more));
-  P.feed = { ask, post, now, use, exportUrl, explainUrl, address, Refusal, get answers() { return answers; } };
+  P.feed = { ask, post, now, use, stop, exportUrl, explainUrl, address, Refusal, get answers() { return answers; } };
 })();

@@ -46,7 +46,7 @@
       { note: `${at.dataset.user || "Not signed in"} · ${at.dataset.role}` }, "-",
       { text: "Keys", icon: "keyboard", act: help },
       { text: P.recall("keys", "on") === "on" ? "Switch keys off" : "Switch keys on", icon: "keyboard", act: () => { P.remember("keys", P.recall("keys", "on") === "on" ? "off" : "on"); P.toast(`Keys are ${P.recall("keys", "on")}`, { seconds: 2 }); } },
-      { text: "Sign out", icon: "log-out", act: () => { const f = el("form", { method: "post", action: "/logout" }); document.body.append(f); f.submit(); } },
+      { text: "Sign out", icon: "log-out", act: () => { P.feed.stop(); const f = el("form", { method: "post", action: "/logout" }); document.body.append(f); f.submit(); } },
     ], "You");
   }
   document.addEventListener("click", (event) => {
