@@ -9,7 +9,6 @@ holds the secrets of notification targets, and flags of the command line that no
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import signal
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from analytics.rule_runner import LakeRule, Runner
-from analytics.system import stop_with_parent
+from analytics.system import stop_with_parent, yield_to_others
 from engine.config import EngineConfig
 from engine.errors import EngineError
 
@@ -77,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     stop_with_parent(options.with_parent)
-    os.nice(10)
+    yield_to_others(10)
     try:
         serve(options.lake, config, ending, say)
     except EngineError as error:

@@ -1,4 +1,4 @@
-"""What Linux offers and Python does not: swapping two directories, the lowest priority, the end of a parent."""
+"""What Linux offers and Python does not: swapping two directories, priorities, the end of a parent."""
 
 from __future__ import annotations
 
@@ -30,10 +30,22 @@ def exchange(a: Path, b: Path) -> None:
         raise OSError(number, f"{os.strerror(number)} (renameat2)", str(a))
 
 
+def yield_to_others(niceness: int) -> None:
+    """Be as nice as that, 0 to 19, to all others.
+
+    The leader of a session says so for its session, too: where the kernel shares the processor by sessions
+    (sched_autogroup), niceness counts only within one, sched(7).
+    """
+    with contextlib.suppress(OSError):
+        os.nice(max(0, niceness - os.nice(0)))
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(niceness))
+
+
 def lowest_priority() -> None:
     """Use the processor and the disk only when nobody else wants them."""
-    with contextlib.suppress(OSError):
-        os.nice(19)
+    yield_to_others(19)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     number = _IOPRIO_SET.get(os.uname().machine)

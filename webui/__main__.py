@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -18,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-NICENESS: Final = 5  # the capture goes first
+from analytics.system import stop_with_parent, yield_to_others
+
+NICENESS: Final = 10  # the capture goes first
 OOM_SCORE: Final = 500  # and when memory runs out, the kernel ends this process and not the capture: proc(5)
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
     if options.with_parent is not None:
-        _die_with_parent(options.with_parent)
+        stop_with_parent(options.with_parent)
     try:
         listener = _inherited(options.fd) if options.fd is not None else _bind(options.host, options.port)
     except OSError as error:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(f"dashboard: {error}")
     except OSError as error:
         return _refuse(f"dashboard: {error.filename} is not writable ({error.strerror}); run as the owner of the lake")
-    os.nice(max(0, NICENESS - os.nice(0)))
+    yield_to_others(NICENESS)
     with contextlib.suppress(OSError):  # SQL may build texts that DuckDB's limit does not count
         Path("/proc/self/oom_score_adj").write_text(f"{OOM_SCORE}")
     serving.serve(access, listener, context)
@@ -81,15 +81,6 @@ def _inherited(descriptor: int) -> socket.socket:
         raise OSError(0, "the socket does not listen")
     os.set_inheritable(descriptor, False)
     return listener
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent ends (for a threaded parent: the thread that started us)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:  # it ended before the kernel knew
-        sys.exit(0)
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
