@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,20 @@ _SEEN_LIMIT = 1 << 20  # addresses remembered before `addresses` may repeat them
 _NO_TEXTS = pa.array([], pa.string())
 
 
+def _table_keys(slots: int) -> NDArray[np.uint64]:
+    """Room for `keys`, with multipliers of its own."""
+    keys: NDArray[np.uint64] = np.empty((slots + 2, 2), np.uint64)
+    keys[slots:] = np.frombuffer(os.urandom(32), np.uint64).reshape(2, 2) | np.uint64(1)
+    return keys
+
+
 class AddressTable:
     """The hash table and its entries for one kind of column; see `engine.kernels.address`."""
 
     def __init__(self, rows: int, per_row: int) -> None:
         entries = rows * per_row
         slots = 1 << (2 * entries - 1).bit_length()
-        self.keys: NDArray[np.uint64] = np.empty((slots, 2), np.uint64)
+        self.keys = _table_keys(slots)
         self.tags: NDArray[np.int64] = np.zeros(slots, np.int64)
         self.found: NDArray[np.int32] = np.empty(slots, np.int32)
         self.entries: NDArray[np.uint64] = np.empty((2, entries), np.uint64)
@@ -71,7 +79,7 @@ class Columns:
         self._zeros = pa.py_buffer(np.zeros(rows, np.int32))
         self._labels = {c.name: pa.array(c.labels) for c in k.PACKETS if isinstance(c.labels, tuple) and c.labels}
         self._apps = pa.array(APP_NAMES)
-        self._seen_keys: NDArray[np.uint64] = np.empty((_SEEN_LIMIT * 2, 2), np.uint64)
+        self._seen_keys = _table_keys(_SEEN_LIMIT * 2)
         self._seen_tags: NDArray[np.int64] = np.zeros(_SEEN_LIMIT * 2, np.int64)
         self._seen_used: NDArray[np.int64] = np.zeros(1, np.int64)
         self._seen_generation = 1

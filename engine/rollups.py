@@ -9,6 +9,7 @@ not over yet. Sums over rows are always right: for each source and dimension the
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -58,6 +59,7 @@ class Rollups:
         self._ports: Words = np.zeros((kernel.PORTS, 2), np.int64)
         self._ports_met: NDArray[np.int32] = np.zeros(kernel.PORTS, np.int32)
         self._state: Words = np.zeros(kernel.N_STATE, np.int64)
+        self._state[kernel.T_SEED_A : kernel.T_SEED_C + 1] = np.frombuffer(os.urandom(24), np.int64) | 1
         self._sources: list[str] = []
         self._newest: Words = np.full(_SOURCES, _NEVER, np.int64)  # second of each source
         self._waiting: list[tuple[str, pa.RecordBatch]] = []

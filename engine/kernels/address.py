@@ -1,7 +1,9 @@
 """Addresses as text: a hash finds the distinct ones of a batch, and only those are formatted.
 
 A table is three arrays, reused for every batch and never cleared: a slot counts only when its tag is of this batch.
-    keys: uint64[slots, 2], the 128 bits. tags: int64[slots], generation * 2 + 1 for IPv6, + 0 for all else.
+    keys: uint64[slots + 2, 2], the 128 bits; the last two rows hold odd multipliers of the hash, drawn at each start:
+        nobody outside can aim at one chain of the table.
+    tags: int64[slots], generation * 2 + 1 for IPv6, + 0 for all else.
     found: int32[slots], the entry's number.
 Entries, in order of first appearance: entries: uint64[2, max], kinds: uint8[max] (KIND_*).
 """
@@ -16,10 +18,11 @@ MAX_TEXT = 45  # bytes of the longest address
 
 
 @helper
-def _slot(hi, lo, mask):
-    """Fibonacci hashing of both words, high bits folded down."""
-    h = (hi ^ (lo * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
-    return np.int64((h ^ (h >> np.uint64(32))) & np.uint64(mask))
+def _slot(hi, lo, mask, keys):
+    """Multilinear in both words, then the high bits of another product."""
+    h = hi * keys[mask + 1, 0] + lo * keys[mask + 1, 1] + keys[mask + 2, 0]
+    h = (h ^ (h >> np.uint64(32))) * keys[mask + 2, 1]
+    return np.int64((h >> np.uint64(32)) & np.uint64(mask))
 
 
 @helper
@@ -27,7 +30,7 @@ def find_entry(hi, lo, kind, generation, keys, tags, found, entries, kinds, n):
     """Number of the address among the batch's entries; n[0] grows by one when it is new."""
     mask = tags.shape[0] - 1
     tag = generation * 2 + (kind & 1)
-    s = _slot(hi, lo, mask)
+    s = _slot(hi, lo, mask, keys)
     while tags[s] >> 1 == generation:
         if tags[s] == tag and keys[s, 0] == hi and keys[s, 1] == lo:
             return found[s]
@@ -129,7 +132,7 @@ def mark_new(entries, kinds, count, generation, keys, tags, limit, used, fresh):
     for i in range(count):
         hi, lo = entries[0, i], entries[1, i]
         tag = generation * 2 + np.int64(kinds[i] & 1)
-        s = _slot(hi, lo, mask)
+        s = _slot(hi, lo, mask, keys)
         known = False
         while tags[s] >> 1 == generation:
             if tags[s] == tag and keys[s, 0] == hi and keys[s, 1] == lo:

@@ -47,8 +47,9 @@ PORTS = 1 << 17  # numbers of a port: 16 bits, then 1 for UDP
     T_MINUTE,  # of the run
     T_NO_IP, T_NO_IP_BYTES, T_NO_PORT, T_NO_PORT_BYTES,  # packets of the run without any
     T_NEWEST,  # latest second of any row counted since the caller set it
+    T_SEED_A, T_SEED_B, T_SEED_C,  # odd multipliers of the hash, drawn at each start: nobody can aim at one chain
     T_WIDTHS,  # first of 64 counters, scratch
-) = range(12)  # fmt: skip
+) = range(15)  # fmt: skip
 N_STATE = T_WIDTHS + 64
 DONE, SECONDS_FULL, TALKERS_FULL = range(3)
 US_PER_SECOND, US_PER_MINUTE = 1_000_000, 60_000_000
@@ -56,9 +57,9 @@ _AHEAD = 6  # keys whose records are fetched early
 
 
 @helper
-def _mix(a, b, c, mask):
-    h = (np.uint64(a) ^ (np.uint64(b) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
-    h = (h ^ (h >> np.uint64(32)) ^ np.uint64(c)) * np.uint64(0x9E3779B97F4A7C15)
+def _mix(a, b, c, mask, state):
+    h = np.uint64(a) * np.uint64(state[T_SEED_A]) + np.uint64(b) * np.uint64(state[T_SEED_B])
+    h = (h ^ (h >> np.uint64(32)) ^ np.uint64(c)) * np.uint64(state[T_SEED_C])
     return np.int64((h >> np.uint64(29)) & np.uint64(mask))
 
 
@@ -66,7 +67,7 @@ def _mix(a, b, c, mask):
 def _second(seconds, key, second, state):
     """Number of the record of a kind of packet in a second; the caller has made sure that there is room."""
     mask = seconds.shape[0] - 1
-    s = _mix(key, second, 0, mask)
+    s = _mix(key, second, 0, mask, state)
     while seconds[s, S_KEY] != 0:
         if seconds[s, S_KEY] == key and seconds[s, S_SECOND] == second:
             return s
@@ -82,7 +83,7 @@ def _add(talkers, tag, hi, lo, sent, sent_bytes, received, received_bytes, keys,
     """Add to a talker's record. The caller has made sure that one is free."""
     slots = talkers.shape[0] >> 1
     first = state[T_HALF] * slots
-    s = _mix(hi, lo, tag, slots - 1)
+    s = _mix(hi, lo, tag, slots - 1, state)
     while talkers[first + s, W_TAG] != 0:
         at = first + s
         if talkers[at, W_TAG] == tag and talkers[at, W_LO] == lo and talkers[at, W_HI] == hi:
@@ -163,7 +164,8 @@ def _settle(entries, kinds, counts, met, n_met, ports, ports_met, n_ports, sourc
         if j + _AHEAD < n_met:
             n = np.int64(met[j + _AHEAD])
             tag = _tag(0, np.int64(kinds[n]), source, minute)
-            prefetch(talkers, (half + _mix(np.int64(entries[0, n]), np.int64(entries[1, n]), tag, mask)) * N_WORDS)
+            place = _mix(np.int64(entries[0, n]), np.int64(entries[1, n]), tag, mask, state)
+            prefetch(talkers, (half + place) * N_WORDS)
         if state[T_TALKERS] >= state[T_LIMIT]:
             _prune(talkers, state)
         n = np.int64(met[j])
