@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from analytics.listing import KEPT, MERGING, OPEN, SUFFIX, names_in, partitions, retired_segments
 from analytics.segments import SEGMENT_NAME, partition_hour
+from analytics.ship.ledger import UNTAKEN, Taken, deciding, ledger_id
 from analytics.system import UNSUPPORTED, exchange
 from engine import lake_format
 from engine.errors import StoreError
@@ -213,16 +214,36 @@ class Compactor:
             else:
                 names.append(name)
                 rows[name] = count
-        groups = [group for group in self._groups(directory, names) if len(group) > 1]
-        if not groups:
-            return False
         job = f"{table}@{time.time_ns():x}"
         try:
-            self._prepare(job, table, partition, groups, rows)
+            groups, marks = self._decide(job, directory, names)
+            if not groups:
+                return False
+            self._prepare(job, table, partition, groups, rows, marks)
         except BaseException:
             self._delete(job)
             raise
         return True
+
+    def _decide(self, job: str, directory: Path, names: list[str]) -> tuple[list[list[str]], list[str]]:
+        """Which segments become one, and what the names of these tell. In a lake that ships, those that its spool has
+        taken are kept apart from the others, and these are not taken meanwhile (see `analytics.ship.ledger`)."""
+        if not ledger_id(self.lake):
+            groups = [group for group in self._groups(directory, names) if len(group) > 1]
+            return groups, [""] * len(groups)
+        folder = directory.relative_to(self.lake)
+        with deciding(self.lake):
+            known = Taken(self.lake)
+            free = [name for name in names if f"{folder}/{name}" not in known.about_to_be]
+            shipped = {name for name in free if known.has(f"{folder}/{name}")}
+            own = [[name for name in free if (name in shipped) == which] for which in (True, False)]
+            parts = [[g for g in self._groups(directory, part) if len(g) > 1] for part in own]
+            groups, marks = [*parts[0], *parts[1]], [f"-{known.id}"] * len(parts[0]) + [""] * len(parts[1])
+            if parts[1]:
+                (self._root / job).mkdir()
+                places = [f"{folder}/{name}" for group in parts[1] for name in group]
+                (self._root / job / UNTAKEN).write_text(json.dumps(places))
+        return groups, marks
 
     def _groups(self, directory: Path, names: list[str]) -> Iterator[list[str]]:
         """The names cut so that each group makes a file of about `target_bytes`."""
@@ -236,7 +257,9 @@ class Compactor:
                 group, size = [], 0
         yield group
 
-    def _prepare(self, job: str, table: str, partition: str, groups: list[list[str]], rows: dict[str, int]) -> None:
+    def _prepare(
+        self, job: str, table: str, partition: str, groups: list[list[str]], rows: dict[str, int], marks: list[str]
+    ) -> None:
         """Write everything that the job needs, then open it."""
         from analytics.merging import merge
 
@@ -246,9 +269,9 @@ class Compactor:
         following.mkdir()
         os.chmod(following, os.stat(directory).st_mode & 0o7777)
         merged = []
-        for number, group in enumerate(groups):
+        for number, (group, mark) in enumerate(zip(groups, marks, strict=True)):
             start = group[0].partition("-")[0]
-            name = f"{start}-m{len(group)}-{job.rpartition('@')[2]}{number:03d}{SUFFIX}"
+            name = f"{start}-m{len(group)}-{job.rpartition('@')[2]}{number:03d}{mark}{SUFFIX}"
             paths = [f"{directory}/{n}" for n in group]
             times = max(os.stat(p).st_mtime for p in paths)
             found = merge(paths, following / name, table)

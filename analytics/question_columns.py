@@ -25,6 +25,7 @@ QUESTIONS: Final = {
     "mutes": "What does nobody want to hear of?",
     "anomaly_minutes": "How unusual was traffic, minute by minute?",
     "anomaly_threshold": "What would a threshold on anomalies have raised?",
+    "fleet": "How is each sensor?",
 }
 
 
@@ -288,6 +289,21 @@ share DOUBLE Of all scored packets
 usual_share DOUBLE What the model expects: so many of the packets that it learned from
 minutes BIGINT Minutes that had such a packet
 packets_per_hour DOUBLE Per hour in which packets were scored
+""",
+    "fleet": """
+sensor VARCHAR Its name
+last_counted TIMESTAMP End of its newest row of `capture_stats`, by its own clock
+packets_per_s DOUBLE Frames received a second, in its last minute
+received BIGINT Frames in the range; by default the last day
+lost BIGINT Of them without a row, and those lost by the card
+lost_share DOUBLE lost / received
+version VARCHAR Of the program, when it ships
+last_seen TIMESTAMP When it last told of its shipping, by the store's clock
+lag_s DOUBLE Age of the oldest rows that were on their way then
+clock_s DOUBLE How far its clock is ahead of the store's, to a second or so
+waiting_bytes BIGINT What waited in its spool
+not_shipped BIGINT Rows that its spool had to give up, ever
+problem VARCHAR Why it could not ship
 """,
 }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FILES: Final = (
     "ranges", "connections", "services", "hosts", "beacons", "dns", "fingerprints", "alerts", "anomalies",
-    "table_between",
+    "fleet", "table_between",
 )  # fmt: skip
 # DuckDB plans a view when it is created, with everything below it: 30 ms for these views, and a listing of all
 # segments for each time that `flows` is named. So views are created over macros that have the columns and nothing

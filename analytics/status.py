@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,8 @@ import duckdb
 
 from analytics.inventory import FRAMES, KINDS, Held, Inventory
 from analytics.segments import NANOSECONDS_FROM, SEGMENT_NAME
+from analytics.ship.ledger import SHIP
+from analytics.ship.state import State as ShipState
 from analytics.status_text import Facts, lines, size
 from analytics.store import connect, require_lake
 from engine import lake_format
@@ -59,6 +61,7 @@ def look(lake: Path, now: float | None = None) -> Facts:
     found["limits"] = _limits(root, held, limits)
     found["disk"] = _disk(root, held, limits)
     found["upkeep"] = _upkeep(root, now)
+    found["ship"] = _ship(root)
     found["models"] = [
         {
             "sensor": s.sensor,
@@ -202,6 +205,15 @@ def _upkeep(root: Path, now: float) -> Facts:
         return {"running": None}
 
 
+def _ship(root: Path) -> Facts | None:
+    """What the process that ships segments left; None when there never was one. Its `dates` are for readers."""
+    try:
+        state = json.loads((root / SHIP / "state.json").read_text())
+        return {f.name: state[f.name] for f in fields(ShipState) if f.name != "dates"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
@@ -233,6 +245,8 @@ def _problems(found: Facts, running: bool) -> list[str]:
         problems.append(f"the disk is full in {disk['days_left']:g} days, and retention is off")
     if running and found["upkeep"]["running"] is False:
         problems.append("nothing merges and deletes: that process has been silent for minutes")
+    if running and found["ship"] and found["ship"]["problem"]:
+        problems.append(f"segments are not shipped: {found['ship']['problem']}")
     problems += [f"{table}: {facts['error']}" for table, facts in found["tables"].items() if "error" in facts]
     return problems
 

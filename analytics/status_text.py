@@ -51,6 +51,12 @@ def lines(found: Facts) -> list[str]:
             f"merging and retention: {alive}; {upkeep['merged_segments']:,} segments merged into "
             f"{upkeep['merged_into']:,}; last deleted: {upkeep['last_deleted'] or 'nothing'}"
         )
+    if ship := found["ship"]:
+        lost = f"{ship['lost_segments']:,} segments with {ship['lost_rows']:,} rows given up"
+        out.append(
+            f"shipping to {ship['url']}: {ship['shipped_rows']:,} rows, {size(ship['shipped_bytes'])}; waiting: "
+            f"{ship['waiting_segments']:,} files, {size(ship['waiting_bytes'])}, for {ship['lag_s']:,.0f} s; {lost}"
+        )
     return [*out, "", *(f"ATTENTION {text}" for text in found["problems"] or ["none needed"])]
 
 

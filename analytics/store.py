@@ -31,14 +31,18 @@ import duckdb
 
 from analytics.listing import MERGING, live_segments
 from engine import lake_format
+from engine.config import default_lake
 from engine.errors import StoreError
 from engine.schema import SQL_TYPES, Column
+from engine.ship_config import is_remote
 from engine.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from duckdb import DuckDBPyConnection
+
+    from analytics.ship.remote import RemoteLake
 
 SETTINGS: Final = ".settings"
 UNTRUSTED_MEMORY: Final = "1GB"
@@ -51,7 +55,8 @@ def connect(
     """An in-memory DuckDB with views over the lake. Needs the right to read the lake, none to write it.
 
     Args:
-        lake: the directory `engine run` or `engine replay` wrote, or is writing now.
+        lake: the directory `engine run` or `engine replay` wrote, or is writing now; or where sensors ship to, a
+            directory or s3://BUCKET/PREFIX.
         threads: worker threads; None for one per core.
         memory_limit: such as "2GB"; None for DuckDB's default, 80 % of the machine's memory.
         untrusted: for SQL that is not the operator's own, see `lock`.
@@ -61,7 +66,8 @@ def connect(
 
     The connection is for one thread; others take a `cursor()` of it, which has the same views.
     """
-    root = require_lake(lake)
+    remote = _remote(lake)
+    root = require_lake(lake) if remote is None else Path(default_lake())
     con = duckdb.connect()
     try:
         # No network, ever, and no extension.
@@ -78,9 +84,11 @@ def connect(
             con.execute(f"SET threads = {int(threads)}")
         if memory_limit is not None:
             con.execute(f"SET memory_limit = {_text(memory_limit)}")
-        _create_views(con, root)
+        if remote is not None:
+            con.register_filesystem(remote.files)
+        _create_views(con, root, remote)
         if untrusted:
-            lock(con, root, threads=threads, memory_limit=memory_limit)
+            lock(con, lake, threads=threads, memory_limit=memory_limit)
     except BaseException:
         con.close()
         raise
@@ -97,16 +105,19 @@ def lock(
     forbid writing where it allows reading, so pass the SQL through `analytics.readonly.check` as well.
     A time limit is the caller's: `con.interrupt()` from another thread.
     """
-    root = Path(lake).expanduser().absolute()
-    roots = [root, _shadow(root)] if not all(live_segments(root, table) for table in TABLES) else [root]
+    remote = _remote(lake)
+    root = Path(lake).expanduser().absolute() if remote is None else Path(default_lake())
+    roots: list[Path | str] = [root] if remote is None else [remote.prefix.rstrip("/")]
+    if remote is not None or not all(live_segments(root, table) for table in TABLES):
+        roots.append(_shadow(root))
     con.execute("SET temp_directory = ''")
     con.execute(f"SET threads = {int(threads or UNTRUSTED_THREADS)}")
     con.execute(f"SET memory_limit = {_text(memory_limit or UNTRUSTED_MEMORY)}")
     con.execute("SET python_enable_replacements = false")  # names of tables must never find our variables
     # DuckDB compares patterns as they are written, and then the files they match.
     # Tables only: beside them lie the dashboard's users, settings and raw frames.
-    folders = [r / name for r in roots for name in (*TABLES, MERGING)]
-    allowed = {f"{name}/" for folder in folders for name in (str(folder), _escaped(folder))}
+    folders = [f"{r}/{name}" for r in roots for name in (*TABLES, MERGING)]
+    allowed = {f"{name}/" for folder in folders for name in (folder, _escaped(folder))}
     con.execute(f"SET allowed_directories = [{', '.join(map(_text, sorted(allowed)))}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
@@ -128,35 +139,61 @@ def require_lake(lake: str | Path) -> Path:
     return root
 
 
-def _create_views(con: DuckDBPyConnection, root: Path) -> None:
+def _remote(lake: str | Path) -> RemoteLake | None:
+    """The lake of an s3:// URL; None for a directory. Raises StoreError."""
+    if not isinstance(lake, str) or not is_remote(lake):
+        return None
+    from analytics.ship.remote import remote_lake
+
+    remote = remote_lake(lake.rstrip("/"))
+    remote.check()
+    return remote
+
+
+def _create_views(con: DuckDBPyConnection, root: Path, remote: RemoteLake | None = None) -> None:
     from analytics import questions
     from analytics.geo import register
 
     con.execute((files("analytics") / "sql" / "addresses.sql").read_text())
-    register_listing(con, root)
+    register_listing(con, root, remote)
     for table in TABLES:
         con.execute(view_sql(table))
     register(con, root)
     questions.create(con)
 
 
-def register_listing(con: DuckDBPyConnection, root: Path) -> None:
-    """Give the connection `lake_segments(table)`: the files that a query reads. DuckDB calls it while it plans."""
-    con.create_function("lake_segments", _listing(root), ["VARCHAR"], "VARCHAR[]")
+def register_listing(con: DuckDBPyConnection, root: Path, remote: RemoteLake | None = None) -> None:
+    """Give the connection `lake_segments(table)`: the files that a query reads. DuckDB calls it while it plans; so it
+    does `lake_fleet('')`, what sensors that ship say of themselves."""
+    con.create_function("lake_segments", _listing(root, remote), ["VARCHAR"], "VARCHAR[]")
+    con.create_function("lake_fleet", _fleet(root, remote), ["VARCHAR"], "VARCHAR")
 
 
 @cache
-def _listing(root: Path) -> Callable[[str], list[str]]:
+def _listing(root: Path, remote: RemoteLake | None = None) -> Callable[[str], list[str]]:
     """The function of a lake, never freed: a cursor may outlive the connection that keeps it (see `analytics.geo`)."""
     escaped = _escaped(root)
 
     def lake_segments(table: str) -> list[str]:
         if table and table not in TABLES:  # SQL may call it with any text, and a name is part of a path here
             return []
+        if remote is not None:
+            return (remote.segments(table) if table else []) or [_empty_segment(root, table)]
         found = (table and live_segments(root, table)) or [_empty_segment(root, table)]
         return found if escaped == str(root) else [_escaped(path) for path in found]  # DuckDB takes them for patterns
 
     return lake_segments
+
+
+@cache
+def _fleet(root: Path, remote: RemoteLake | None = None) -> Callable[[str], str]:
+    """As `_listing`, never freed."""
+    from analytics.ship import fleet
+
+    def lake_fleet(_: str) -> str:
+        return fleet.of_directory(root) if remote is None else fleet.as_json(remote.states())
+
+    return lake_fleet
 
 
 def view_sql(table: str) -> str:

@@ -1,392 +1,375 @@
-"""What the dashboard's answers cost on a large lake that grows while it is watched.
+"""What the dashboard costs on a large lake while a capture writes to it: every limit we set ourselves, as one table.
 
-    python -m benchmarks.watch [--rows 100000000] [--pps 100000] [--lake DIR]
+    sudo python -m benchmarks.watch [--rows 100000000] [--pps 100000] [--keep DIR] [--browser] [--json FILE]
 
-Builds a lake of a day (hours as the merger leaves them, the last minutes a segment a second), has another process
-publish a second's segments each second, and prints CPU times of the answers, their size, and the CPU of the server
-with 20 viewers that ask once a second over HTTP. CPU times are those of this process; medians of --times answers.
-The lake is made of one template of packets that repeats, so file sizes are those of real columns, and contents repeat.
+Builds a lake of a day from real segments (`benchmarks.watch_lake`; with `--keep` its hours stay for the next time),
+starts `engine run` with its dashboard on a private wire at `--pps`, and measures in turn: the
+capture alone, the capture with 20 viewers who ask once a second, answers made anew (CPU time of all threads, median of
+`--times`, and bytes as sent), pages of packets, and with `--browser` a real Chromium: bytes of the first load, from a
+brush to the redrawn chart, from a click to the inspected packet.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import logging
-import multiprocessing
-import os
-import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from benchmarks.measure import load, machine, process_cpu_s, versions, wait, write_json
+from benchmarks.offline import ENGINE
+from benchmarks.online import _inside, _started
+from benchmarks.soak import processes
+from benchmarks.watch_lake import LIVE, build, sessions_file
+from benchmarks.wire import Wire, ip, usable, wire
 
-from engine.packets import ROWS_PER_BATCH
-from engine.schema import parquet_options
-from engine.tables import TABLES, arrow_schema
-from engine.writer import init_lake
-
-US = 1_000_000
-FILE_ROWS = 1_000_000
-RECENT_S = 300  # the last seconds, a segment a second
-CLASSES = (
-    (6, 0x0800, "tls"),
-    (6, 0x0800, "http"),
-    (6, 0x0800, None),
-    (17, 0x0800, "dns"),
-    (17, 0x0800, "quic"),
-    (17, 0x0800, None),
-    (1, 0x0800, None),
-    (None, 0x0806, None),
-    (6, 0x0800, "ssh"),
-    (58, 0x86DD, None),
+VIEWERS: Final = 20
+PORT: Final = 8050
+IFACE: Final = "cap0"  # of `benchmarks.wire`
+LIMITS: Final = {
+    "overview 5m": 60, "overview 1h": 100, "overview 24h": 200, "hosts": 150, "graph": 150, "host": 150, "flows": 150,
+    "page": 50, "filtered page": 300,
+}  # fmt: skip
+GZIP_LIMIT: Final = 8000
+RANGES: Final = ("5m", "1h", "24h")
+LOST: Final = (
+    "kernel_drops",
+    "drop_not_written",
+    "drop_rows_shed",
+    "flows_not_written",
+    "messages_missed",
+    "frames_not_stored",
 )
 
 
-def publish(lake: Path, table: str, rows: pa.Table, start_us: int, name: str, written_us: int) -> None:
-    """One segment, with the modification time that it would have."""
-    moment = datetime.fromtimestamp(start_us // US, UTC)
-    folder = lake / table / "sensor=s1" / f"date={moment:%Y-%m-%d}" / f"hour={moment:%H}"
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"{start_us:016d}-{name}.parquet"
-    partial = final.with_suffix(".inprogress")
-    groups = 122_880 if name.startswith("m") else ROWS_PER_BATCH  # as the merger, and as the engine
-    pq.write_table(rows, partial, row_group_size=groups, **parquet_options(TABLES[table]))
-    os.utime(partial, ns=(written_us * 1000, written_us * 1000))
-    partial.rename(final)
+# --- answers made anew, in this process ---------------------------------------------------------------------------
 
 
-class Template:
-    """Packets of one second's worth of addresses, to be moved in time."""
+class Asker:
+    """Asks a lake of its own `Watch`, so that CPU time is that of the answers alone."""
 
-    def __init__(self, rows: int) -> None:
-        from tests.lakes import packets_table
+    def __init__(self, lake: Path, times: int) -> None:
+        from analytics.watch.watch import Watch
 
-        self.table = packets_table(rows, 1, datetime(2026, 1, 2, tzinfo=UTC))
-        self.share = np.linspace(0, 1, rows, endpoint=False)
+        self.watch = Watch(lake)
+        self.times = times
 
-    def at(self, start_us: int, span_us: int, rows: int, number: int) -> pa.Table:
-        part = self.table.slice(0, rows)
-        times = start_us + (self.share[:rows] / self.share[rows - 1] * (span_us - 1)).astype(np.int64)
-        columns = {"ts": pa.array(times, pa.timestamp("us")), "frame_no": pa.array(np.arange(number, number + rows))}
-        return pa.table([columns.get(f.name, part[f.name]) for f in part.schema], schema=part.schema)
-
-
-def table(name: str, count: int, **columns: Any) -> pa.Table:
-    """Rows of a table; columns that are not given are NULL, or 0 where NULL is not allowed."""
-    arrays = []
-    for field in arrow_schema(name):
-        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        given = columns.get(field.name)
-        if given is None:
-            zero: Any = "" if pa.types.is_string(plain) else 0
-            given = pa.nulls(count, plain) if field.nullable else pa.array([zero] * count).cast(plain)
-        elif not isinstance(given, (pa.Array, list, np.ndarray)):
-            given = [given] * count
-        arrays.append(
-            pa.array(given, plain).cast(field.type) if not isinstance(given, pa.Array) else given.cast(field.type)
-        )
-    return pa.table(arrays, schema=arrow_schema(name))
-
-
-def seconds_table(start_s: int, seconds: int, pps: int) -> pa.Table:
-    n = len(CLASSES)
-    ts = np.repeat(np.arange(start_s, start_s + seconds), n) * US
-    share = np.tile(pps * np.array((30, 8, 25, 4, 12, 15, 2, 1, 2, 1)) // 100, seconds)
-    proto, ethertype, app = ([c[i] for c in CLASSES] * seconds for i in range(3))
-    return table(
-        "rollup_1s",
-        n * seconds,
-        ts=pa.array(ts, pa.timestamp("us")),
-        source="eth0",
-        ip_version=4,
-        proto=proto,
-        ethertype=ethertype,
-        app=app,
-        packets=share,
-        bytes=share * 700,
-        payload=share * 640,
-    )
-
-
-def talkers_table(minutes: list[int], pps: int, rng: np.random.Generator) -> pa.Table:
-    ts, dimension, key, packets = [], [], [], []
-    for minute in minutes:
-        for name in ("src_ip", "dst_ip", "port"):
-            chosen = rng.choice(400, 100, replace=False)
-            ts += [minute * US] * 101
-            dimension += [name] * 101
-            key += [f"{c + 20} tcp" if name == "port" else f"198.{c // 200 + 18}.{c % 200}.7" for c in chosen]
-            key.append(None)
-            packets += [*(pps * 60 // (chosen + 20)).tolist(), pps]
-    return table(
-        "rollup_1m",
-        len(ts),
-        ts=pa.array(ts, pa.timestamp("us")),
-        source="eth0",
-        dimension=dimension,
-        key=key,
-        keys=1,
-        packets=packets,
-        bytes=[p * 700 for p in packets],
-    )
-
-
-def flows_table(start_us: int, span_us: int, rows: int, rng: np.random.Generator, number: int) -> pa.Table:
-    ts = start_us + np.sort(rng.integers(0, span_us, rows))
-    return table(
-        "flows",
-        rows,
-        ts=pa.array(ts, pa.timestamp("us")),
-        end_ts=pa.array(ts + 5000, pa.timestamp("us")),
-        flow_id=np.arange(number, number + rows),
-        part=1,
-        source="eth0",
-        ip_version=4,
-        community_id="1:x",
-        src_ip=[f"10.20.{n % 3}.{n // 3 % 60}" for n in rng.integers(0, 180, rows)],
-        dst_ip=[f"198.18.{n // 200}.{n % 200}" for n in rng.integers(0, 2000, rows)],
-        src_port=40_000,
-        dst_port=443,
-        proto=6,
-        src_packets=20,
-        dst_packets=30,
-        src_bytes=4_000,
-        dst_bytes=30_000,
-        outcome="established",
-        end_reason="closed",
-        app="tls",
-    )
-
-
-def stats_table(start_s: int, seconds: int, pps: int) -> pa.Table:
-    ts = pa.array((np.arange(start_s, start_s + seconds) + 1) * US, pa.timestamp("us"))
-    return table(
-        "capture_stats",
-        seconds,
-        ts=ts,
-        source="eth0",
-        interval_s=1.0,
-        received=pps,
-        rows=pps,
-        wire_bytes=pps * 700,
-        flows=pps // 50,
-    )
-
-
-def build(lake: Path, rows: int, pps: int, recent_s: int) -> int:
-    """A day that ends now. Returns the second at which it ends."""
-    init_lake(lake)
-    rng = np.random.default_rng(1)
-    end = int(time.time())
-    recent, first = end - recent_s, end - 86_400
-    template = Template(max(FILE_ROWS, pps))
-    old_rows = max(0, rows - recent_s * pps)
-    files = max(1, old_rows // FILE_ROWS)
-    span = (recent - first) * US // files
-    for i in range(files):
-        start = first * US + i * span
-        publish(
-            lake,
-            "packets",
-            template.at(start, span, min(FILE_ROWS, old_rows), i * FILE_ROWS),
-            start,
-            "m9-1",
-            start + span,
-        )
-    for hour in range(first // 3600, recent // 3600 + 1):
-        start, stop = max(first, hour * 3600), min(recent, hour * 3600 + 3600)
-        if start >= stop:
-            continue
-        written = min(stop, end) * US
-        publish(lake, "rollup_1s", seconds_table(start, stop - start, pps), start * US, "m9-1", written)
-        minutes = list(range(start // 60 * 60, stop, 60))
-        publish(lake, "rollup_1m", talkers_table(minutes, pps, rng), start * US, "m9-1", written)
-        publish(
-            lake,
-            "flows",
-            flows_table(start * US, (stop - start) * US, 200_000, rng, hour << 24),
-            start * US,
-            "m9-1",
-            written,
-        )
-        publish(lake, "capture_stats", stats_table(start, stop - start, pps), start * US, "m9-1", written)
-    for second in range(recent, end):
-        grow(lake, second, pps, template, rng)
-    return end
-
-
-def grow(lake: Path, second: int, pps: int, template: Template, rng: np.random.Generator) -> None:
-    """What the engine publishes in a second."""
-    start, written, name = second * US, (second + 1) * US, f"r{second}"
-    publish(lake, "packets", template.at(start, US, pps, second * pps), start, name, written)
-    publish(lake, "rollup_1s", seconds_table(second, 1, pps), start, name, written)
-    publish(lake, "flows", flows_table(start, US, max(1, pps // 50), rng, second << 24), start, name, written)
-    publish(lake, "capture_stats", stats_table(second, 1, pps), start, name, written)
-    if second % 10 == 0:
-        publish(lake, "rollup_1m", talkers_table([second // 60 * 60], pps // 6, rng), start, name, written)
-
-
-def feed(lake: Path, second: int, pps: int, stop: Any) -> None:
-    """Another process: the capture."""
-    template, rng = Template(pps), np.random.default_rng(2)
-    while not stop.is_set():
-        while second < int(time.time()) and not stop.is_set():
-            grow(lake, second, pps, template, rng)
-            second += 1
-        time.sleep(0.05)
-
-
-# --- measuring -------------------------------------------------------------------------------------------------------
-
-
-def snapshots(lake: Path, times: int) -> dict[str, Any]:
-    """CPU of answers made anew each second, in ms, and their size."""
-    from analytics.watch.watch import Watch
-
-    watch = Watch(lake)
-    cases: list[tuple[str, str, str, dict[str, Any]]] = [
-        ("overview", range_text, "", {}) for range_text in ("5m", "15m", "1h", "24h")
-    ]
-    cases += [
-        ("state", "5m", "", {}),
-        ("overview", "5m", "proto=udp", {}),
-        ("packets", "24h", "", {"row": 50_000_000}),
-        ("packets", "24h", "", {"row": 1_000}),
-        ("packets", "1h", "", {}),
-        ("packets", "1h", "port=53", {}),
-        ("packets", "24h", "host=10.20.0.11 dport=5432", {}),
-        ("flows", "5m", "", {}),
-        ("hosts", "5m", "", {}),
-    ]
-    found: dict[str, Any] = {}
-    for name, range_text, text, params in cases:
-        cpu, gz = [], []
-        for _ in range(times + 1):
+    def cost(
+        self, name: str, range_text: str, text: str = "", params: dict[str, Any] | None = None, *, live: bool = True
+    ) -> dict[str, Any]:
+        """Median CPU ms, first CPU ms, median ms on the clock, bytes as sent. `live`: each of another second."""
+        cpu, took, size = [], [], 0
+        for _ in range(self.times + 1):
+            if live:
+                time.sleep(1 - time.time() % 1 + 0.01)
+            self.watch.snapshots._kept.clear()
+            began, before = time.monotonic(), time.process_time()
             try:
-                watch.snapshots._kept.clear()
-                before = time.process_time()
-                answer = watch.ask(name, range_text=range_text, filter_text=text, params=params)
-                cpu.append((time.process_time() - before) * 1000)
-                gz.append(len(answer.body))
+                size = len(self.watch.ask(name, range_text=range_text, filter_text=text, params=params).body)
             except Exception as error:  # noqa: BLE001 — a figure that cannot be had is said
-                found[f"{name} {range_text} {text} {params or ''}".strip()] = str(error)
-                break
-            time.sleep(max(0.0, 1 - (time.time() % 1)) if not params else 0.05)
-        if len(cpu) > 1:
-            found[f"{name} {range_text} {text} {params or ''}".strip()] = {
-                "cpu_ms": round(statistics.median(cpu[1:]), 1), "first_ms": round(cpu[0], 1), "gzip_bytes": gz[-1],
-            }  # fmt: skip
-    watch.close()
+                return {"error": str(error)}
+            cpu.append((time.process_time() - before) * 1000)
+            took.append((time.monotonic() - began) * 1000)
+        return {
+            "cpu_ms": round(statistics.median(cpu[1:]), 1), "first_ms": round(cpu[0], 1),
+            "ms": round(statistics.median(took[1:]), 1), "gzip_bytes": size,
+        }  # fmt: skip
+
+    def busiest(self) -> dict[str, Any]:
+        """An address, a name and so on that the filters of `filtered` name."""
+        answer = self.watch.answer("hosts", range_text="5m", params={"limit": 3})
+        return {"host": answer["rows"]["ip"][0], "other": answer["rows"]["ip"][-1]}
+
+
+def answers(asker: Asker) -> dict[str, dict[str, Any]]:
+    """The pages that people leave open."""
+    found: dict[str, dict[str, Any]] = {"state": asker.cost("state", "5m")}
+    for name in ("overview", "hosts", "graph", "flows"):
+        for text in RANGES:
+            found[f"{name} {text}"] = asker.cost(name, text)
+    host = asker.busiest()["host"]
+    for text in RANGES:
+        found[f"host {text}"] = asker.cost("host", text, params={"ip": host})
     return found
 
 
-def serve(lake: Path, port: Any, stop: Any, cpu: Any) -> None:
-    """The API alone, as the dashboard serves it; says what CPU it used."""
-    import waitress
-    from flask import Flask, g
-
-    from webui import api
-
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    server = Flask("bench")
-
-    @server.before_request
-    def role() -> None:
-        g.user, g.role = "bench", "operator"
-
-    api.register(server, lake)
-    listening: Any = waitress.create_server(server, host="127.0.0.1", port=0, threads=8)
-    threading.Thread(target=listening.run, daemon=True).start()
-    port.value = int(listening.effective_port)
-    while not stop.is_set():
-        cpu.value = time.process_time()
-        time.sleep(0.05)
+def pages(asker: Asker) -> dict[str, dict[str, Any]]:
+    """Pages of packets: newest, in the middle, oldest; then those of filters."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in RANGES:
+        total = asker.watch.answer("packets", range_text=text, params={"row": 0, "limit": 1})["total"]
+        for where, row in (("first", 0), ("middle", total // 2), ("last", total - 200)):
+            name = f"page {text} {where}"
+            found[name] = asker.cost("packets", text, params={"row": max(0, row)}, live=False) | {"rows": total}
+    host = asker.busiest()["host"]
+    filters = (
+        f"host={host}", "net=10.0.0.0/8", "port=53", "port=123", "app=dns", "-app=tls", "proto=icmp",
+        "sni=host3.api.example",
+        f"host={host} dport=443",
+    )  # fmt: skip
+    for text in RANGES:
+        for words in filters:
+            found[f"filtered page {text} {words}"] = asker.cost("packets", text, words, live=False)
+    return found
 
 
-def viewers(lake: Path, count: int, seconds: int) -> dict[str, Any]:
-    """CPU of the server, in percent of a core, and times of the answers."""
-    port, cpu, stop = multiprocessing.Value("i", 0), multiprocessing.Value("d", 0.0), multiprocessing.Event()
-    process = multiprocessing.Process(target=serve, args=(lake, port, stop, cpu))
-    process.start()
-    while not port.value and process.is_alive():
-        time.sleep(0.05)
+# --- viewers, in a process of their own ---------------------------------------------------------------------------
+
+
+def view(port: int, count: int, seconds: float) -> dict[str, Any]:
+    """So many people on the overview page: two answers a second each, with the ETag that a browser would send."""
     took: list[float] = []
-    ended = threading.Event()
+    failed: list[str] = []
+    until = time.monotonic() + seconds
 
-    def view(i: int) -> None:
+    def one(i: int) -> None:
         time.sleep(i / count)
-        while not ended.is_set():
+        tags: dict[str, str] = {}
+        while time.monotonic() < until:
             began = time.monotonic()
             for question in ("overview?range=5m", "state"):
-                asked = urllib.request.Request(
-                    f"http://127.0.0.1:{port.value}/api/v1/{question}", headers={"Accept-Encoding": "gzip"}
-                )
-                urllib.request.urlopen(asked).read()
+                headers = {"Accept-Encoding": "gzip"} | ({"If-None-Match": tags[question]} if question in tags else {})
+                asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/v1/{question}", headers=headers)
+                try:
+                    with urllib.request.urlopen(asked, timeout=20) as answer:
+                        answer.read()
+                        tags[question] = answer.headers.get("ETag", "")
+                except urllib.error.HTTPError as error:
+                    if error.code != 304:
+                        failed.append(f"{question}: {error}")
+                except OSError as error:
+                    failed.append(f"{question}: {error}")
             took.append(time.monotonic() - began)
-            ended.wait(max(0.0, 1 - (time.monotonic() - began)))
+            time.sleep(max(0.0, 1 - (time.monotonic() - began)))
 
-    threads = [threading.Thread(target=view, args=(i,)) for i in range(count)]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
     for thread in threads:
         thread.start()
-    time.sleep(8)
-    took.clear()
-    before, began = cpu.value, time.monotonic()
-    time.sleep(seconds)
-    used, passed = cpu.value - before, time.monotonic() - began
-    ended.set()
     for thread in threads:
         thread.join()
-    stop.set()
-    process.join(10)
-    order = sorted(took)
+    order = sorted(took) or [0.0]
     return {
-        "viewers": count,
-        "percent_of_a_core": round(100 * used / passed, 1),
-        "answers_per_s": round(2 * len(took) / passed, 1),
-        "p50_ms": round(1000 * order[len(order) // 2]),
-        "p95_ms": round(1000 * order[int(len(order) * 0.95)]),
-    }
+        "answers_per_s": round(2 * len(took) / seconds, 1), "p50_ms": round(1000 * order[len(order) // 2]),
+        "p95_ms": round(1000 * order[int(len(order) * 0.95)]), "failures": len(failed), "first": failed[:3],
+    }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000_000)
-    parser.add_argument(
-        "--pps", type=int, default=100_000, help="packets a second of the last minutes and while measuring"
-    )
-    parser.add_argument("--recent", type=int, default=RECENT_S, help="last seconds that are a segment each")
-    parser.add_argument("--times", type=int, default=9)
-    parser.add_argument("--lake", type=Path, help="where to build it; deleted afterwards")
-    options = parser.parse_args()
-    lake = options.lake or Path(tempfile.mkdtemp(prefix="packetlake-watch-"))
-    multiprocessing.set_start_method("spawn")
-    stop = multiprocessing.Event()
-    feeder = None
-    try:
-        began = time.process_time()
-        end = build(lake, options.rows, options.pps, options.recent)
-        size = sum(p.stat().st_size for p in lake.rglob("*.parquet"))
-        print(json.dumps({"built_cpu_s": round(time.process_time() - began), "bytes": size}), flush=True)
-        feeder = multiprocessing.Process(target=feed, args=(lake, end, options.pps, stop))
-        feeder.start()
+def half(pair: Wire, lake: Path, pid: int, seconds: float, viewers: int) -> dict[str, Any]:
+    """CPU of engine and dashboard over some seconds of capture, what was lost in them, and what viewers waited."""
+    watching = None
+    if viewers:
+        watching = subprocess.Popen(
+            _inside(pair.here, sys.executable, "-m", "benchmarks.watch", "--view", str(viewers), "--seconds",
+                    str(seconds + 6)),
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         time.sleep(5)
-        print(json.dumps(snapshots(lake, options.times), indent=1), flush=True)
-        print(json.dumps(viewers(lake, 20, 20)), flush=True)
-    finally:
-        stop.set()
-        if feeder is not None:
-            feeder.join(30)
-        shutil.rmtree(lake, ignore_errors=True)
+    before, since, began = _cpu(pid), datetime.now(UTC), time.monotonic()
+    time.sleep(seconds)
+    passed, after = time.monotonic() - began, _cpu(pid)
+    cpu = {name: round(100 * (after[name] - s) / passed, 1) for name, s in before.items() if name in after}
+    until = datetime.now(UTC)
+    seen = json.loads(watching.communicate()[0]) if watching is not None else {}
+    time.sleep(1.5)  # until its counters are published
+    return {"cpu_percent": cpu, "load": load(), "viewers": seen, **counted(lake, since, until)}
+
+
+def _cpu(pid: int) -> dict[str, float]:
+    """CPU seconds of the engine and its companions so far."""
+    found = {}
+    for name, one in processes(pid).items():
+        with contextlib.suppress(OSError, IndexError):  # one that ended
+            found[name] = process_cpu_s(one)
+    return found
+
+
+def counted(lake: Path, since: datetime, until: datetime) -> dict[str, Any]:
+    """What `capture_stats` says of the live sensor: frames a second, and losses by cause."""
+    import analytics
+
+    sums = ", ".join(f"coalesce(sum({name}), 0)::BIGINT" for name in ("received", *LOST))
+    with analytics.connect(lake, threads=1) as con:
+        row = con.execute(
+            f"SELECT {sums} FROM capture_stats WHERE sensor = ? AND ts >= ? AND ts < ?",
+            [LIVE, since.replace(tzinfo=None), until.replace(tzinfo=None)],
+        ).fetchall()[0]
+    lost = {name: n for name, n in zip(LOST, row[1:], strict=True) if n}
+    return {"pps": round(row[0] / (until - since).total_seconds()), "lost": lost}
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def capture(pair: Wire, lake: Path, folder: Path, pps: int) -> Iterator[int]:
+    """A capture at that rate into the lake, with its dashboard. Gives the engine's process id."""
+    frames = folder / f"wire-{pps}.pcap"
+    if not frames.exists():
+        sessions_file(frames, 3, max(1000, pps))
+    ip("-n", pair.here, "link", "set", "lo", "up")
+    words = [
+        *ENGINE,
+        "run",
+        "--iface",
+        pair.capture,
+        "--lake",
+        str(lake),
+        "--sensor",
+        LIVE,
+        "--no-login",
+        "--port",
+        str(PORT),
+    ]
+    with _started(_inside(pair.here, *words), folder / "log", "Ctrl-C stops") as process:
+        sender = subprocess.Popen(
+            _inside(pair.there, sys.executable, "-m", "benchmarks.sender", "--iface", pair.send, "--file", str(frames),
+                    "--json", "--pps", str(pps), "--seconds", "3600"),
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            yield process.pid
+        finally:
+            sender.terminate()
+            sender.wait()
+            process.send_signal(signal.SIGINT)
+            wait(process, time.monotonic() + 60)
+
+
+def browse(pair: Wire) -> dict[str, Any]:
+    """`benchmarks.watch_browser` in the capture's namespace."""
+    words = _inside(pair.here, sys.executable, "-m", "benchmarks.watch_browser", f"http://127.0.0.1:{PORT}")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
+    if done.returncode:
+        return {"skipped": done.stderr.strip()[-300:]}
+    return dict(json.loads(done.stdout))
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, as the result that `table` shows."""
+    built = build(folder, options.rows, options.pps, IFACE, time.time)
+    lake = folder / "lake"
+    print(
+        f"lake: {built.rows:,} packets of a day, {built.bytes / 1e9:.2f} GB, {built.hours_made} hours made anew",
+        flush=True,
+    )
+    result: dict[str, Any] = {"rows": built.rows, "bytes": built.bytes, "pps": options.pps, "load_before": load()}
+    with wire() as pair, capture(pair, lake, folder, options.pps) as pid:
+        time.sleep(10)
+        result["alone"] = half(pair, lake, pid, options.seconds, 0)
+        result["watched"] = half(pair, lake, pid, options.seconds, VIEWERS)
+        asker = Asker(lake, options.times)
+        _settle(asker)
+        result["answers"] = answers(asker)
+        result["pages"] = pages(asker)
+        asker.watch.close()
+        if options.browser:
+            result["browser"] = browse(pair)
+    return result | {"load_after": load(), "machine": machine(), "versions": versions()}
+
+
+def _settle(asker: Asker) -> None:
+    """Until the mirrors have read the day."""
+    for name in ("overview", "hosts"):
+        for _ in range(60):
+            if asker.watch.answer(name, range_text="24h").get("loaded", 1.0) >= 1:
+                break
+            time.sleep(1)
+
+
+def lines(result: dict[str, Any]) -> list[tuple[str, str, str, bool | None]]:
+    """What was measured, the figure, the limit, and whether it holds (None: there is none)."""
+    found: list[tuple[str, str, str, bool | None]] = []
+    for name, row in (result["answers"] | result["pages"]).items():
+        if "error" in row:
+            found.append((name, row["error"], "", False))
+            continue
+        limit = next((ms for start, ms in LIMITS.items() if f"{name} ".startswith(f"{start} ")), None)
+        small = name.startswith("overview") and row["gzip_bytes"] > GZIP_LIMIT
+        text = f"{row['cpu_ms']:.0f} ms CPU, {row['gzip_bytes']:,} bytes"
+        told = f"{limit} ms" + (f", {GZIP_LIMIT:,} bytes" if name.startswith("overview") else "") if limit else ""
+        found.append((name, text, told, None if limit is None else row["cpu_ms"] <= limit and not small))
+    for name in ("alone", "watched"):
+        part = result[name]
+        lost = json.dumps(part["lost"]) if part["lost"] else "nothing lost"
+        found.append((f"capture {name}", f"{part['pps']:,} packets/s, {lost}", "nothing lost", not part["lost"]))
+    part = result["watched"]
+    web = part["cpu_percent"].get("webui", 0.0)
+    seen = part["viewers"]
+    found.append(
+        (
+            f"dashboard, {VIEWERS} viewers",
+            f"{web:.1f} % of a core, {seen['p50_ms']} ms an answer, {seen['failures']} failures",
+            "25 %",
+            web <= 25 and not seen["failures"],
+        )
+    )
+    browser = result.get("browser", {})
+    for key, unit, limit in (
+        ("first_load_bytes", "bytes", 3_000_000),
+        ("brush_ms", "ms", 500),
+        ("brush_packets_ms", "ms", 500),
+        ("inspect_ms", "ms", 200),
+    ):
+        if key in browser:
+            found.append((f"browser: {key}", f"{browser[key]:,} {unit}", f"{limit:,} {unit}", browser[key] <= limit))
+    if "skipped" in browser:
+        found.append(("browser", browser["skipped"], "", None))
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000_000, help="packets of the day (100000000)")
+    parser.add_argument(
+        "--pps", type=int, default=100_000, help="of the last five minutes, and while measuring (100000)"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the lake there for the next time")
+    parser.add_argument("--times", type=int, default=5, help="answers per figure (5)")
+    parser.add_argument("--seconds", type=float, default=20, help="of capture alone, and of capture watched (20)")
+    parser.add_argument("--browser", action="store_true", help="also in Chromium, by playwright")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--view", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
+    if options.view:
+        print(json.dumps(view(PORT, options.view, options.seconds)))
+        return 0
+    if not (options.pps >= 1000 and options.rows >= 400 * options.pps and options.times >= 1 and options.seconds >= 1):
+        parser.error(
+            "use --pps of at least 1000, --rows of at least 400 times that, --times and --seconds of at least 1"
+        )
+    reason = usable()
+    if reason:
+        print(f"benchmarks.watch: {reason}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="packetlake-watch-") as name:
+        folder = options.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # the engine becomes another account
+        result = measure(folder, options)
+    found = lines(result)
+    for what, text, limit, good in found:
+        print(
+            f"{'    ' if good is None else 'ok  ' if good else 'OVER'}  {what:<44}  {text}"
+            f"{f'  (limit {limit})' if limit else ''}"
+        )
+    print(f"load {result['load_before']:.1f} before, {result['load_after']:.1f} after")
+    if options.json:
+        write_json(options.json, result)
+    return int(any(good is False for _, _, _, good in found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, alerts_cli, companions, model_cli
+from engine import __version__, alerts_cli, companions, model_cli, ship_cli
 from engine.errors import ConfigError, EngineError
 
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fanout", type=int, metavar="N", help="threads that share an interface by flow (default 1)")
     _web(run)
     run.add_argument("--no-dashboard", action="store_true", help="capture only")
+    run.add_argument("--ship", metavar="URL", help="bring segments there too: a directory, or s3://BUCKET/PREFIX")
     _common(run)
 
     replay = command("replay", _replay, "run savefiles (pcap, pcapng; also gzip, zstd, lz4) through the engine")
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
     alerts_cli.add_commands(command, _alerts, _notify)
     model_cli.add_command(command, _model)
+    ship_cli.add_command(command, _load)
 
     compact = command("compact", _compact, "merge small segments into large ones; a running capture does it by itself")
     compact.add_argument(
@@ -249,6 +251,7 @@ def _load(options: argparse.Namespace) -> Any:
             fanout=given.get("fanout"),
         )
         .override("lake", sensor=given.get("sensor"), path=given.get("lake"))
+        .override("ship", url=None if given.get("ship") is None else ship_cli.absolute(given["ship"]))
         .override("frames", **_frames(given.get("frames"), given.get("frames_limit")))
         .override("flows", idle_s=given.get("idle"), active_s=given.get("active"), max_flows=given.get("max_flows"))
         .override("applications", enabled=False if given.get("no_applications") else None)
@@ -278,8 +281,21 @@ def _frames(text: str | None, limit_mib: int | None) -> dict[str, Any]:
 
 def _lake_path(config: Any) -> Path:
     from engine.config import default_lake
+    from engine.ship_config import is_remote
 
+    if is_remote(config.lake.path):
+        raise ConfigError(f"--lake {config.lake.path}: this command needs a lake on this machine, unlike `engine sql`")
     return Path(os.path.abspath(config.lake.path)) if config.lake.path else default_lake()
+
+
+def _lake_or_url(config: Any) -> str | Path:
+    """Of a command that reads a lake wherever it is."""
+    from engine.ship_config import check_url, is_remote
+
+    if not is_remote(config.lake.path):
+        return _lake_path(config)
+    check_url(config.lake.path, "--lake")
+    return str(config.lake.path)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -288,12 +304,14 @@ def _run(options: argparse.Namespace) -> int:
 
     config = _load_of_run(options)
     companions.check_rules(config)
+    ship_cli.check(config, _lake_path(config))
     geo = with_token(config.geo) if config.geo.ipinfo else None
     listener = companions.listen(config.web, _lake_path(config)) if config.web.enabled else None
 
     def start(lake: Path) -> Any:
         companions.start_upkeep(lake, config.retention)
         companions.start_rules(lake, config)
+        ship_cli.start(lake, config)
         if geo is not None:
             companions.start_ipinfo(lake, geo)
         return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener, config.web)
@@ -379,7 +397,7 @@ def _users(options: argparse.Namespace) -> int:
 def _sql(options: argparse.Namespace) -> int:
     from analytics import shell
 
-    lake = _lake_path(_load(options))
+    lake = _lake_or_url(_load(options))
     if options.query is None and sys.stdin.isatty():
         shell.prompt(lake)
     else:

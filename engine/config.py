@@ -21,6 +21,7 @@ from engine.constants import MAX_CAPLEN
 from engine.errors import ConfigError
 from engine.retention_config import RetentionConfig
 from engine.rule_config import RulesConfig, rules_of
+from engine.ship_config import ShipConfig
 from engine.toml_values import check as _check
 from engine.toml_values import section_lines, values_of
 from engine.watchdog_config import WatchdogConfig
@@ -226,6 +227,13 @@ class PipelineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityConfig:
+    """sandbox: files and system calls that a run does not need are out of its reach (SECURITY.md)."""
+
+    sandbox: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
     """The dashboard. Beyond loopback it needs a user with a password; `allow_hosts` are names it is reached by there.
     Without `login` whoever reaches it on loopback is an operator."""
@@ -252,6 +260,7 @@ class EngineConfig:
     lake: LakeConfig = field(default_factory=LakeConfig)
     frames: FramesConfig = field(default_factory=FramesConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
+    ship: ShipConfig = field(default_factory=ShipConfig)
     flows: FlowsConfig = field(default_factory=FlowsConfig)
     applications: ApplicationsConfig = field(default_factory=ApplicationsConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -265,6 +274,7 @@ class EngineConfig:
     anomaly: AnomalyConfig = field(default_factory=AnomalyConfig)
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
     web: WebConfig = field(default_factory=WebConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     eve: EveConfig = field(default_factory=EveConfig)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import re
 import secrets
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from analytics.ship.names import FLEET
 from engine import __version__, lake_format
 from engine.errors import StoreError
 from engine.segment_file import make_directories, sync
@@ -37,7 +39,7 @@ _TELLS: Final = (
 _UNREACHABLE: Final = ("NETWORK_CONNECTION", "curlCode", "REQUEST_TIMEOUT")
 
 
-class Refused(StoreError):
+class Refused(StoreError):  # noqa: N818 — as those of engine.errors, named for what happened
     """It will not work until the operator does something."""
 
 
@@ -73,7 +75,7 @@ class Destination:
             # `data` is complete before the stream is opened: a stream that breaks must not end as a short object.
             with self._open_fs().open_output_stream(f"{self._root}/{place}", buffer_size=0) as stream:
                 stream.write(data)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot write", error) from None
 
     def size(self, place: str) -> int | None:
@@ -84,7 +86,7 @@ class Destination:
             return None
         try:
             info = self._open_fs().get_file_info(f"{self._root}/{place}")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot read", error) from None
         return int(info.size) if info.is_file else None
 
@@ -97,16 +99,18 @@ class Destination:
                 return bytes(stream.readall())
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot read", error) from None
 
-    def open(self, place: str, size: int | None = None) -> Any:
-        """An object as a file to seek in."""
+    def open(self, place: str) -> Any:
+        """An object as a pyarrow file, whose `read_at` threads may share."""
         try:
             if self.directory is not None:
-                return open(self.directory / place, "rb")
+                import pyarrow as pa
+
+                return pa.OSFile(str(self.directory / place), "rb")
             return self._open_fs().open_input_file(f"{self._root}/{place}")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot read", error) from None
 
     def list(self, place: str) -> list[Item]:
@@ -118,7 +122,7 @@ class Destination:
         prefix = f"{self._root}/{place}".rstrip("/")
         try:
             found = self._open_fs().get_file_info(FileSelector(prefix, recursive=True, allow_not_found=True))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot list", error) from None
         cut = len(self._root) + 1
         return [Item(f.path[cut:], int(f.size), (f.mtime_ns or 0) / 1e9) for f in found if f.is_file]
@@ -132,7 +136,7 @@ class Destination:
                 self._open_fs().delete_file(f"{self._root}/{place}")
         except FileNotFoundError:
             return
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error("cannot delete", error) from None
 
     def check_format(self, prepare: bool) -> None:
@@ -144,10 +148,12 @@ class Destination:
                 lake_format.check(self.directory)
             except StoreError as error:
                 raise Refused(str(error)) from None
+        else:  # without a bucket objects are just missing, and some stores make it when something is written
+            self.list(FLEET)
+            if not self._bucket_exists():
+                raise Refused(f"{self.url}: the bucket does not exist; make it, or name another")
         data = self.get(lake_format.FILE)
         if data is None:
-            if self.directory is None:
-                self.list(lake_format.FILE)  # a bucket that is not there looks like an object that is not there
             if prepare:
                 text = json.dumps({"format": lake_format.FORMAT, "made_by": __version__})
                 self.put(text.encode() + b"\n", lake_format.FILE)
@@ -162,11 +168,19 @@ class Destination:
                 "use a newer one, or another place"
             )
 
+    def _bucket_exists(self) -> bool:
+        from pyarrow.fs import FileType
+
+        try:
+            return bool(self._open_fs().get_file_info(self._root.partition("/")[0]).type != FileType.NotFound)
+        except (OSError, ValueError) as error:
+            raise self._error("cannot read", error) from None
+
     def _open_fs(self) -> Any:
         if self._fs is None:
-            from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, initialize_s3, S3LogLevel
+            from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, S3LogLevel, initialize_s3
 
-            with contextlib.suppress(OSError):  # initialised already
+            with contextlib.suppress(OSError, ValueError):  # initialised already
                 initialize_s3(S3LogLevel.Off)  # what went wrong is told by us
             endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
             given: dict[str, Any] = {}
@@ -195,6 +209,12 @@ class Destination:
         number = getattr(error, "errno", None)
         reason = os.strerror(number).lower() if number else _plain(text)
         return StoreError(f"{self.url}: {what}: {reason}")
+
+
+def use_own_home() -> None:
+    """After sudo and a change of account: ~/.aws is that of the account that we are now."""
+    with contextlib.suppress(KeyError):
+        os.environ["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
 
 
 def _plain(text: str) -> str:

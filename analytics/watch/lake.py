@@ -176,15 +176,15 @@ class WatchLake:
         if long and not span.live:
             return None
         with self._mirror_lock:
-            found = self._mirrors.get(shape.table)
+            found = self._mirrors.get(shape.label)
             if found is None:
-                found = self._mirrors[shape.table] = mirror.Mirror(self._con.cursor(), self.path, shape)
+                found = self._mirrors[shape.label] = mirror.Mirror(self._con.cursor(), self.path, shape)
             start = span.start_us / US - (shape.coarse_s if long else shape.fine_s)
-            last = self._updated.get(shape.table)
+            last = self._updated.get(shape.label)
             if last is None or start < last[0] - 1 or not 0 <= now - last[1] < UPDATE_S or last[2] < 1:
                 share = found.update(min(start, last[0] if last else start), now, READ_S)
-                self._updated[shape.table] = (found.since, now, share)
-            share = self._updated[shape.table][2]
+                self._updated[shape.label] = (found.since, now, share)
+            share = self._updated[shape.label][2]
         return (found.coarse, shape.coarse_s, share) if long else (found.fine, shape.fine_s, share)
 
     def unreadable(self) -> dict[str, str]:

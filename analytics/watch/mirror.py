@@ -32,6 +32,8 @@ FRESH_S: Final = 300
 FILES_PER_READ: Final = 64
 FEW: Final = 4  # segments that are taken row by row
 FOLD_ROWS: Final = 20_000  # a partition with more coarse rows than that since its last fold is added up again
+FOLD_FINE: Final = 100_000  # the same of fine ones
+GROWS_S: Final = 900  # fine slots of so long ago get hardly any rows any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Shape:
 
     `time` is the column by which rows are put into slots. `most`: rows kept of each slot and file, the largest first
     by the last of the sums; 0 keeps all. `peaks`: those of the sums that do not add up; the highest is kept.
+    `name` tells apart two shapes of one table.
     """
 
     table: str
@@ -50,6 +53,11 @@ class Shape:
     time: str = "ts"
     most: int = 0
     peaks: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.table
 
 
 @dataclass(slots=True)
@@ -57,6 +65,7 @@ class _Partition:
     number: int
     read: set[str] = field(default_factory=set)
     fresh_rows: int = 0
+    fresh_fine: int = 0
 
 
 @cache
@@ -79,7 +88,7 @@ class Mirror:
         self.con = con
         self.shape = shape
         self.index = SegmentIndex(lake, shape.table)
-        self.fine, self.coarse = f"mem.{shape.table}_fine", f"mem.{shape.table}_coarse"
+        self.fine, self.coarse = f"mem.{shape.label}_fine", f"mem.{shape.label}_coarse"
         self.since = float("inf")  # coarse rows are complete from here
         self.unreadable: dict[str, str] = {}
         self._partitions: dict[str, _Partition] = {}
@@ -88,7 +97,7 @@ class Mirror:
         keys = ", ".join(f"{name} {kind}" for name, kind, _ in shape.keys)
         sums = ", ".join(f"{name} BIGINT" for name, _ in shape.sums)
         con.execute("CREATE SCHEMA IF NOT EXISTS mem")
-        for name in (self.fine, self.coarse, f"mem.{shape.table}_new"):
+        for name in (self.fine, self.coarse, f"mem.{shape.label}_new"):
             con.execute(f"CREATE OR REPLACE TABLE {name} (part INTEGER, s BIGINT, {keys}, {sums})")
 
     def update(self, start: float, now: float, budget_s: float) -> float:
@@ -175,7 +184,7 @@ class Mirror:
                 group += (
                     f" QUALIFY row_number() OVER (PARTITION BY s ORDER BY {shape.sums[-1][0]} DESC) <= {shape.most}"
                 )
-        new = f"mem.{shape.table}_new"
+        new = f"mem.{shape.label}_new"
         sensor = directory.split("/sensor=")[-1].split("/")[0]
         slot = f"epoch_us({shape.time}) // 1000000 // {shape.fine_s} * {shape.fine_s}"
         self.con.execute(
@@ -187,7 +196,7 @@ class Mirror:
         every = ", ".join(name for name, _ in shape.sums)
         self.con.execute("BEGIN")  # both grains, or neither: a file is counted once
         try:
-            self.con.execute(f"INSERT INTO {self.fine} FROM {new} WHERE s >= ?", [int(now) - FINE_S])
+            fine = self.con.execute(f"INSERT INTO {self.fine} FROM {new} WHERE s >= ?", [int(now) - FINE_S]).fetchall()
             added = self.con.execute(
                 f"INSERT INTO {self.coarse} SELECT part, s // {shape.coarse_s} * {shape.coarse_s} AS s, {names}, "
                 f"{every if few else again} FROM {new} {'' if few else 'GROUP BY ALL'}"
@@ -198,18 +207,23 @@ class Mirror:
             raise
         partition.fresh_rows += added[0][0] if added else 0
         if partition.fresh_rows > FOLD_ROWS:
-            self._fold(partition, names, again)
+            self._fold(partition, self.coarse, names, again)
+            partition.fresh_rows = 0
+        partition.fresh_fine += fine[0][0] if fine and shape.most else 0
+        if partition.fresh_fine > FOLD_FINE:
+            self._fold(partition, self.fine, names, again, f" AND s >= {int(now) - GROWS_S}")
+            partition.fresh_fine = 0
 
-    def _fold(self, partition: _Partition, names: str, again: str) -> None:
+    def _fold(self, partition: _Partition, table: str, names: str, again: str, since: str = "") -> None:
+        where = f"part = {partition.number}{since}"
         self.con.execute(
-            f"CREATE OR REPLACE TABLE mem.folded AS SELECT part, s, {names}, {again} FROM {self.coarse} "
-            f"WHERE part = {partition.number} GROUP BY ALL"
+            f"CREATE OR REPLACE TABLE mem.folded AS SELECT part, s, {names}, {again} FROM {table} "
+            f"WHERE {where} GROUP BY ALL"
         )
         self.con.execute("BEGIN")
-        self.con.execute(f"DELETE FROM {self.coarse} WHERE part = {partition.number}")
-        self.con.execute(f"INSERT INTO {self.coarse} FROM mem.folded")
+        self.con.execute(f"DELETE FROM {table} WHERE {where}")
+        self.con.execute(f"INSERT INTO {table} FROM mem.folded")
         self.con.execute("COMMIT")
-        partition.fresh_rows = 0
 
     def _tidy(self, now: float) -> None:
         """Forget fine rows that are old."""
@@ -246,4 +260,16 @@ PAIRS: Final = Shape(
     (("flows", "CASE WHEN part = 1 THEN 1 ELSE 0 END"), ("packets", "src_packets + dst_packets"),
      ("bytes", "src_bytes + dst_bytes")),
     60, 3600, time="end_ts", most=300,
+)  # fmt: skip
+_FAILED: Final = "outcome NOT IN ('established', 'answered', 'reset')"
+HOSTS: Final = Shape(
+    "flows",
+    (("src_ip", "VARCHAR", "src_ip"), ("dst_ip", "VARCHAR", "dst_ip"), ("app", "VARCHAR", "app"),
+     ("sensor", "VARCHAR", "sensor")),
+    (("parts", "1"), ("flows", "CASE WHEN part = 1 THEN 1 ELSE 0 END"),
+     ("failed", f"CASE WHEN part = 1 AND {_FAILED} THEN 1 ELSE 0 END"),
+     ("failed_parts", f"CASE WHEN {_FAILED} THEN 1 ELSE 0 END"), ("packets", "src_packets + dst_packets"),
+     ("before", "-epoch_us(ts)"), ("ended", "epoch_us(end_ts)"), ("sent", "src_bytes"),
+     ("bytes", "src_bytes + dst_bytes")),
+    60, 3600, most=50_000, peaks=("before", "ended"), name="hosts",
 )  # fmt: skip

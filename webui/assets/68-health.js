@@ -83,6 +83,23 @@
       { name: "ring_frames", title: "Most in ring", number: true, width: 88, format: (v) => F.text(v) },
     ] });
   }
+  // Several sensors in one lake. What is too old, too late or lost stands out.
+  function fleet(h) {
+    const many = h.fleet.sensor.length > 1, none = el("span", { class: "nothing" }, "–");
+    P.byId("health-fleet-card").hidden = !many;
+    if (!many) return;
+    const dear = (text, bad, title) => el("span", { class: bad ? "loss" : "", title: title || "" }, text);
+    P.table("health-fleet", { rows: h.fleet, caption: "Sensors", actions: [], columns: [
+      { name: "sensor", title: "Sensor", format: (v, r) => el("span", { class: "lives", "data-live": String(r.live), title: `${v}: ${r.live ? "running" : r.last === null ? "counted nothing in this range" : "last counted " + F.dateTime(r.last)}` }, el("span", { class: "dot" }), el("span", {}, v)) },
+      { name: "pps", title: "Frames/s", number: true, width: 84, format: (v) => v === null ? none.cloneNode(true) : F.text(v) },
+      { name: "lost", title: "Lost", number: true, width: 82, format: (v, r) => el("span", { class: v ? "loss" : "nothing", title: `${F.count(v)} frames` }, v ? share(v, r.received) : "0") },
+      { name: "lag_s", title: "Lag", number: true, width: 82, format: (v, r) => v === null ? none.cloneNode(true) : dear(`${Math.round(v)} s`, r.problem || v > 120, r.problem || `${F.bytes(r.waiting_bytes)} on their way`) },
+      { name: "not_shipped", title: "Not shipped", number: true, width: 96, format: (v) => v === null ? none.cloneNode(true) : dear(F.text(v), v > 0, `${F.count(v)} rows that the spool gave up`) },
+      { name: "clock_s", title: "Clock", number: true, width: 82, format: (v) => v === null ? none.cloneNode(true) : dear(`${v > 0 ? "+" : ""}${v.toFixed(1)} s`, Math.abs(v) > 5, "Ahead of the store's") },
+      { name: "last_seen", title: "Last shipped", width: 180, format: (v) => v === null ? none.cloneNode(true) : F.dateTime(v) },
+      { name: "version", title: "Version", width: 90, format: (v) => v === null ? none.cloneNode(true) : v },
+    ] });
+  }
   function stages(h) {
     const { series } = used(h), s = h.series;
     keys("health-stages-legend", STAGES, (n) => n);
@@ -118,7 +135,7 @@
     },
     paint(answers) {
       last = answers.health;
-      kpis(last); frames(last); losses(last); sources(last); stages(last); pressure(last); disk(last); unreadable(last);
+      kpis(last); frames(last); losses(last); sources(last); fleet(last); stages(last); pressure(last); disk(last); unreadable(last);
     },
   });
 })();

@@ -37,6 +37,7 @@ def layout(_context: Context) -> list[Any]:
                   html.Div(id="health-books", className="note")),
             _card("Sources", _scrolled("health-sources"), "sources", None),
         ]),
+        html.Div(id="health-fleet-card", hidden=True, children=[parts.card("Sensors", _scrolled("health-fleet"))]),
         html.Div(className="row health-row thirds", children=[
             _card("CPU by stage", html.Div(className="legend-first", children=[
                 html.Div(id="health-stages-legend", className="legend"), parts.graph("health-stages", 150),

@@ -93,8 +93,8 @@ def flows(ctx: Context) -> dict[str, Any]:
             None,
         )
     rows = ctx.columns(
-        f"{_SUMS}list_contains($ids, flow_id) AND {where.sql} GROUP BY flow_id, sensor ORDER BY {order}",
-        ids=[int(key[0]) for key in keys], **where.values,
+        f"{_SUMS}flow_id IN ({', '.join(key[0] for key in keys) or 'NULL'}) AND {where.sql} "
+        f"GROUP BY flow_id, sensor ORDER BY {order}", **where.values,
     )  # fmt: skip
     alerts = packet_rows.severities(ctx)
     scores = _anomalies(ctx, rows)

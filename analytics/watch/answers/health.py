@@ -8,6 +8,7 @@ from typing import Any, Final
 from analytics.watch import capture_state
 from analytics.watch.context import Context
 from analytics.watch.disk import disk
+from analytics.watch.fleet import fleet
 from analytics.watch.registry import question
 from analytics.watch.statement import Statement
 from analytics.watch.timerange import US
@@ -66,6 +67,7 @@ def health(ctx: Context) -> dict[str, Any]:
     """capture: as of `state`; series: {start_s, step_s, all: {counter: [per bucket]}, received: {source: []}}: the
     counters of capture_stats that are not zero throughout, frames, bytes or us a bucket, and of PEAKS the highest;
     sources: {source, sensor, live, received, wire_bytes, lost, pct, ring_frames, last, and each cause}: columns;
+    fleet: columns of analytics.watch.fleet, without rows when there is one sensor;
     totals: {counter: n}; drops: {pct, lost, seen, by_cause}; meanings, remedies: {counter: text};
     disk: as of analytics.watch.disk; unreadable: {segment: why}, at most 20.
     """
@@ -102,6 +104,7 @@ def health(ctx: Context) -> dict[str, Any]:
             "received": {name: lines[name] for name in heaviest},
         },
         "sources": _sources(one, int(ctx.now)),
+        "fleet": fleet(ctx, source),
         "totals": totals,
         "drops": capture_state.drops(ctx, source),
         "meanings": {c.name: c.meaning for c in CAPTURE_STATS if c.name in names},

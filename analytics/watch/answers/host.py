@@ -44,7 +44,35 @@ class _Host:
         self.ip = _ip(ctx)
         where = ctx.where("flows")
         self.where, self.values = where.sql, {**where.values, "ip": self.ip}
-        self.sides = SIDES % {"client": f"src_ip = $ip AND {self.where}", "server": f"dst_ip = $ip AND {self.where}"}
+        self.flows, self.inside = "{flows}", self.where  # where the rows are, and which of them
+        self.added_up = False
+
+    @property
+    def sides(self) -> str:
+        given = {"client": f"src_ip = $ip AND {self.inside}", "server": f"dst_ip = $ip AND {self.inside}"}
+        return (SIDES % {**given, "n": "n" if self.added_up else "1"}).replace("{flows}", self.flows)
+
+    def gather(self, ctx: Context) -> None:
+        """Read its flows once for all statements but the timeline; those that differ in nothing they tell become one."""
+        ctx.run(self.statement(
+            "CREATE OR REPLACE TEMP TABLE of_host AS SELECT src_ip, dst_ip, dst_port, proto, app, server_name, outcome, "
+            "if(part = 1, 1, 2) AS part, count(*) AS n, sum(src_bytes) AS src_bytes, sum(dst_bytes) AS dst_bytes, "
+            "sum(src_packets) AS src_packets, sum(dst_packets) AS dst_packets, min(ts) AS ts, max(end_ts) AS end_ts, "
+            "arg_max(src_mac, end_ts) AS src_mac, arg_max(dst_mac, end_ts) AS dst_mac FROM {flows} "
+            f"WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.where} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
+        ))  # fmt: skip
+        self.flows, self.inside, self.added_up = "of_host", "true", True
+
+    def count(self, condition: str) -> str:
+        """How many flows are so."""
+        if self.added_up:
+            return f"coalesce(sum(n) FILTER ({condition}), 0)::BIGINT"
+        return f"count(*) FILTER ({condition})"
+
+    @property
+    def app(self) -> str:
+        """The application of most flows."""
+        return "arg_max(app, n)" if self.added_up else "mode(app)"
 
     def statement(self, sql: str) -> Statement:
         return Statement(sql, self.values)
@@ -52,7 +80,7 @@ class _Host:
     def peers(self) -> Statement:
         return self.statement(
             f"SELECT peer AS ip, sum(sent)::BIGINT AS bytes_sent, sum(received)::BIGINT AS bytes_received, "
-            f"sum(sent + received)::BIGINT AS bytes, count(*) FILTER (part = 1) AS flows, max(end_ts) AS last_seen "
+            f"sum(sent + received)::BIGINT AS bytes, {self.count('part = 1')} AS flows, max(end_ts) AS last_seen "
             f"FROM ({self.sides}) GROUP BY peer ORDER BY bytes DESC, peer"
         )
 
@@ -60,17 +88,17 @@ class _Host:
         side, other = ("src_ip", "dst_ip") if client else ("dst_ip", "src_ip")
         answered = "" if client else f"AND {_ANSWERED}"
         return self.statement(
-            f"SELECT dst_port AS port, proto, mode(app) AS app, count(DISTINCT {other}) AS peers, "
-            f"count(*) FILTER (part = 1) AS flows, count(*) FILTER (part = 1 AND NOT {_ANSWERED}) AS failed, "
-            f"sum(src_bytes + dst_bytes)::BIGINT AS bytes FROM {{flows}} WHERE {side} = $ip AND dst_port IS NOT NULL "
-            f"{answered} AND {self.where} GROUP BY dst_port, proto ORDER BY bytes DESC, port"
+            f"SELECT dst_port AS port, proto, {self.app} AS app, count(DISTINCT {other}) AS peers, "
+            f"{self.count('part = 1')} AS flows, {self.count(f'part = 1 AND NOT {_ANSWERED}')} AS failed, "
+            f"sum(src_bytes + dst_bytes)::BIGINT AS bytes FROM {self.flows} WHERE {side} = $ip AND dst_port IS NOT NULL "
+            f"{answered} AND {self.inside} GROUP BY dst_port, proto ORDER BY bytes DESC, port"
         )
 
     def protocols(self) -> Statement:
         name = CLASS_SQL.replace("ethertype", "NULL::INTEGER")
         return self.statement(
-            f"SELECT {name} AS class, count(*) FILTER (part = 1) AS flows, sum(src_bytes + dst_bytes)::BIGINT AS bytes "
-            f"FROM {{flows}} WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.where} GROUP BY ALL ORDER BY bytes DESC"
+            f"SELECT {name} AS class, {self.count('part = 1')} AS flows, sum(src_bytes + dst_bytes)::BIGINT AS bytes "
+            f"FROM {self.flows} WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.inside} GROUP BY ALL ORDER BY bytes DESC"
         )
 
     def called(self) -> Statement:
@@ -79,9 +107,9 @@ class _Host:
     def asked(self) -> Statement:
         """Names that it asked for: of servers, in DNS and in handshakes."""
         return self.statement(
-            "SELECT lower(server_name) AS name, mode(app) AS app, count(*) FILTER (part = 1) AS flows, "
-            "sum(src_bytes + dst_bytes)::BIGINT AS bytes FROM {flows} WHERE src_ip = $ip AND server_name IS NOT NULL "
-            f"AND {self.where} GROUP BY ALL ORDER BY flows DESC, name"
+            f"SELECT lower(server_name) AS name, {self.app} AS app, {self.count('part = 1')} AS flows, "
+            f"sum(src_bytes + dst_bytes)::BIGINT AS bytes FROM {self.flows} WHERE src_ip = $ip AND server_name IS NOT NULL "
+            f"AND {self.inside} GROUP BY ALL ORDER BY flows DESC, name"
         )
 
     def alerts(self, table: str) -> Statement:
@@ -100,7 +128,8 @@ class _Host:
                        least(epoch_us(end_ts), $last) // 1000000 // $step * $step AS b1,
                        CASE WHEN src_ip = $ip THEN src_bytes ELSE dst_bytes END AS sent,
                        CASE WHEN src_ip = $ip THEN dst_bytes ELSE src_bytes END AS received
-                FROM flows WHERE end_ts >= $since AND ts < $until AND (src_ip = $ip OR dst_ip = $ip) AND {self.where}),
+                FROM flows WHERE end_ts >= $since AND ts < $until AND (src_ip = $ip OR dst_ip = $ip)
+                      AND {self.where}),
             parts AS (
                 SELECT unnest(range(b0, b1 + 1, $step)) AS b, sent, received, (b1 - b0) // $step + 1 AS n
                 FROM chosen WHERE b1 >= b0)
@@ -137,9 +166,10 @@ def host(ctx: Context) -> dict[str, Any]:
     flow's bytes count evenly over its time. The filter restricts all but names it is called and alerts.
     """
     one = _Host(ctx)
+    one.gather(ctx)
     total = ctx.one(one.statement(
         "SELECT coalesce(sum(sent), 0)::BIGINT, coalesce(sum(received), 0)::BIGINT, coalesce(sum(packets), 0)::BIGINT, "
-        "count(*) FILTER (part = 1), count(*) FILTER (part = 1 AND client AND NOT answered), count(DISTINCT peer), "
+        f"{one.count('part = 1')}, {one.count('part = 1 AND client AND NOT answered')}, count(DISTINCT peer), "
         "count(DISTINCT peer) FILTER (NOT client AND answered), count(DISTINCT peer) FILTER (client AND answered), "
         f"min(ts), max(end_ts), arg_max(mac, end_ts) FROM ({one.sides})"))  # fmt: skip
     totals = dict(zip(_TOTALS, total, strict=False))

@@ -61,11 +61,11 @@ def of(ctx: Context, top: int) -> Traffic:
 
 def _seconds(ctx: Context) -> Traffic:
     """Line and totals from rollup_1s."""
-    source, loaded = _source(ctx, SECONDS)
+    rolled, loaded = source(ctx, SECONDS)
     where = ctx.where("rollup_1s")
     rows = ctx.rows(
         f"SELECT s // $step * $step AS b, {CLASS_SQL} AS class, sum(packets)::BIGINT, sum(bytes)::BIGINT, "
-        f"sum(undecodable)::BIGINT FROM {source} WHERE {where.sql} GROUP BY 1, 2 ORDER BY 1",
+        f"sum(undecodable)::BIGINT FROM {rolled} WHERE {where.sql} GROUP BY 1, 2 ORDER BY 1",
         step=ctx.span.step_s, **where.values,
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def _seconds(ctx: Context) -> Traffic:
         if not ctx.span.live:
             return None
         short = replace(ctx.span, start_us=(end_s - 60) * US)
-        fine, _ = _source(ctx, SECONDS, short)
+        fine, _ = source(ctx, SECONDS, short)
         sums = ctx.one(
             f"SELECT coalesce(sum(packets), 0)::BIGINT, coalesce(sum(bytes), 0)::BIGINT FROM {fine} "
             f"WHERE s >= $first AND s < $last AND {where.sql}", first=end_s - seconds, last=end_s, **where.values,
@@ -86,7 +86,7 @@ def _seconds(ctx: Context) -> Traffic:
     )  # fmt: skip
 
 
-def _source(ctx: Context, shape: Any, span: Span | None = None) -> tuple[str, float]:
+def source(ctx: Context, shape: Any, span: Span | None = None) -> tuple[str, float]:
     """Rows of the shape in the range, from its first bucket on, as a table expression; and the share read so far."""
     span = span or ctx.span
     found = ctx.lake.mirror(shape, span)
@@ -107,12 +107,12 @@ def _source(ctx: Context, shape: Any, span: Span | None = None) -> tuple[str, fl
 
 
 def _from_rollups(ctx: Context, got: Traffic, top: int) -> None:
-    source, loaded = _source(ctx, TALKERS)
+    talkers, loaded = source(ctx, TALKERS)
     where = ctx.where("rollup_1m")
     rows = ctx.rows(
         "SELECT dimension, key, packets, bytes, n FROM (SELECT dimension, key, sum(packets)::BIGINT AS packets, "
         "sum(bytes)::BIGINT AS bytes, row_number() OVER (PARTITION BY dimension ORDER BY sum(bytes) DESC, key) AS n "
-        f"FROM {source} WHERE key IS NOT NULL AND {where.sql} GROUP BY dimension, key) "
+        f"FROM {talkers} WHERE key IS NOT NULL AND {where.sql} GROUP BY dimension, key) "
         f"WHERE n <= CASE dimension WHEN 'dst_ip' THEN {_LOCATED} ELSE {int(top)} END ORDER BY n", **where.values,
     )  # fmt: skip
     by_dimension: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _DIMENSIONS}
@@ -120,7 +120,7 @@ def _from_rollups(ctx: Context, got: Traffic, top: int) -> None:
         by_dimension.setdefault(dimension, []).append(tuple(row))
     got.lists = {shown: _list(by_dimension[name][:top]) for name, shown in _DIMENSIONS.items()}
     got.located = [row[:3] for row in by_dimension["dst_ip"]]
-    pairs, pairs_loaded = _source(ctx, PAIRS)
+    pairs, pairs_loaded = source(ctx, PAIRS)
     rows = ctx.rows(
         "SELECT a_ip, b_ip, sum(packets)::BIGINT, sum(bytes)::BIGINT FROM "
         f"{pairs} WHERE {where.sql} GROUP BY a_ip, b_ip ORDER BY 4 DESC, 1, 2 LIMIT {int(top)}", **where.values,
@@ -133,8 +133,8 @@ def _estimate(ctx: Context, got: Traffic | None) -> int:
     """Packets of the range that a count would look at."""
     if got is not None:
         return got.packets
-    source, _ = _source(ctx, SECONDS)
-    row = ctx.one(f"SELECT coalesce(sum(packets), 0)::BIGINT FROM {source}")
+    rolled, _ = source(ctx, SECONDS)
+    row = ctx.one(f"SELECT coalesce(sum(packets), 0)::BIGINT FROM {rolled}")
     return int(row[0])
 
 
