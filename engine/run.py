@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import sandbox
 from engine.capture import interfaces, privileges
 from engine.config import EngineConfig
 from engine.errors import CaptureError, EngineError
@@ -54,8 +55,11 @@ class Dashboard:
             self.process.wait(timeout=3)
 
 
-def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ()) -> Callable[[], None]:
-    """Choose the account and prepare the lake for it. Returns what gives up all rights."""
+def become_unprivileged(
+    lake: Path, user: str | None, files: Iterable[str] = (), config: EngineConfig | None = None, config_file: str = ""
+) -> Callable[[], None]:
+    """Choose the account and prepare the lake for it. Returns what gives up all rights; with a configuration, also
+    those to files and system calls that the run does not need."""
     readable = [Path(f) for f in files if Path(f).exists()]
     account = privileges.choose_account(user, (*privileges.runtime_paths(), *readable), lake)
     privileges.prepare_lake(lake, account)
@@ -66,8 +70,55 @@ def become_unprivileged(lake: Path, user: str | None, files: Iterable[str] = ())
         line = privileges.drop(account)
         if rights:
             say(line)
+        if config is not None and config.security.sandbox:
+            confine(config, lake, [*readable, *([Path(config_file)] if config_file else [])], connect=not files)
 
     return drop
+
+
+def confine(config: EngineConfig, lake: Path, files: Iterable[Path], connect: bool) -> None:
+    """Give up, for this process and those it starts, all files but those of the run, and system calls it never makes.
+
+    Files that the configuration names may be replaced, and others beside them named later (SIGHUP): their directories
+    are readable. `connect`: notifications and lists may be set up while it runs. Raises CaptureError when the kernel
+    refuses.
+    """
+    files = list(files)
+    grants = sandbox.Grants(write=[lake], connect=connect or any("://" in name for name in config.intel.lists))
+    grants.read += [_reachable(path) for path in (*_named_files(config), *files)]
+    grants.write += [Path(config.eve.file).absolute().parent] if config.eve.file else []
+    grants.write += [_reachable(path) for path in files if path.suffix == ".toml"]  # the dashboard may change it
+    if config.ship.url.startswith("s3://"):
+        grants.read.append(Path("~/.aws").expanduser())
+    elif config.ship.url:
+        grants.write.append(Path(config.ship.url.removeprefix("file://")))
+    ours = Path(__file__).resolve().parents[1]  # analytics and webui, too
+    sandbox.usual_paths(grants, [*privileges.runtime_paths(), Path(sys.base_prefix), ours])
+    try:
+        abi, calls = sandbox.confine_files(grants), sandbox.deny_calls()
+    except OSError as error:
+        raise CaptureError(
+            f"cannot confine the process: {error.strerror}; `[security] sandbox = false` goes without"
+        ) from None
+    missing = " and ".join(n for n, there in (("Landlock", abi), ("seccomp filter", calls)) if not there)
+    if missing:
+        say(f"engine: warning: no {missing} on this machine: files and calls are less confined")
+
+
+def _reachable(path: Path) -> Path:
+    """The directory of a file, so that it may be replaced; the file alone where that would be a home or the root."""
+    folder = path.expanduser().absolute().parent
+    return path if folder in (Path("/"), Path("/root"), Path.home()) or folder.parent == Path("/home") else folder
+
+
+def _named_files(config: EngineConfig) -> list[Path]:
+    """Files and directories that a configuration names for reading."""
+    names = [
+        *config.signatures.files, *config.signatures.patterns, *config.intel.lists, *config.sigma.files,
+        *config.rules.files.python, *(rule.file for rule in config.rules.files.sql), config.geo.token_file,
+        config.anomaly.model, config.web.tls_cert, config.web.tls_key, *(t.url_file for t in config.notify.targets),
+    ]  # fmt: skip
+    return [Path(name).expanduser() for name in names if name and "://" not in name]
 
 
 def warm_up() -> None:
@@ -99,7 +150,7 @@ def run(
             generated = True
             lake = lake.with_name(lake.name + "-generated")
             say("no right to capture here (run with sudo, or grant CAP_NET_RAW): showing generated traffic instead")
-    drop = become_unprivileged(lake, user)
+    drop = become_unprivileged(lake, user, (), config, config_file)
     warm_up()
     from engine.capture.pacing import Pace
     from engine.capture.savefile import SavefileSource
@@ -188,7 +239,7 @@ def replay(
 
     on_signals(_leave_at_once)
     pace = Pace(speed)
-    drop = become_unprivileged(lake, user, files)
+    drop = become_unprivileged(lake, user, files, config)
     warm_up()
     from engine.capture.savefile import SavefileSource
     from engine.pipeline import Pipeline
