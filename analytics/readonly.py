@@ -26,6 +26,7 @@ _SET_VARIABLE: Final = re.compile(r"\s*SET\s+VARIABLE\s", re.IGNORECASE)
 _EXPLAIN: Final = re.compile(r"EXPLAIN\s*(?:\([^)]*\)|ANALYZE\b)?\s*", re.IGNORECASE)
 # Spaces and comments in front of a statement; block comments in each other are left, and then refused.
 _BEFORE: Final = re.compile(r"(?:\s|--[^\r\n]*(?:[\r\n]|$)|/\*(?:(?!/\*|\*/).)*\*/)*", re.DOTALL)
+_NO_TEXT: Final = re.compile("[\ud800-\udfff]")
 # A statement with a PIVOT inside is MULTI whatever it does, also COPY (PIVOT ...) TO 'file': its first word decides.
 _PIVOTS: Final = frozenset({"PIVOT", "PIVOT_WIDER", "FROM", "SELECT", "WITH", "(", "CREATE", "INSERT"})
 
@@ -35,6 +36,8 @@ def check(con: DuckDBPyConnection, sql: str) -> list[Statement]:
 
     Raises ConfigError, one line: not SQL, or a statement that is refused.
     """
+    if _NO_TEXT.search(sql):
+        raise ConfigError("SQL: the text holds half a character (a lone surrogate); write it again")
     try:
         statements = con.extract_statements(sql)
     except duckdb.Error as error:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 from collections.abc import Iterator
@@ -48,27 +49,22 @@ def payloads(path: Path | str) -> Iterator[Payload]:
     work, rows, columns = decoder()
     source, frames = SavefileSource(str(path)), k.FrameBatch()
     number = 0
-    try:
+    with contextlib.closing(source):
         source.open()
-    except CorruptFile:
-        source.close()
-        raise
-    result = None
-    while result is not ReadResult.END:
-        frames.clear()
-        try:
-            result = source.read(frames)
-        except CorruptFile:  # all whole frames before were delivered
-            source.close()
-            return
-        work.decode(frames, rows)
-        table = columns.to_arrow(rows).to_pylist()
-        for i, row in enumerate(table):
-            number += 1
-            packet = _payload(frames, rows, i, row, number)
-            if packet is not None:
-                yield packet
-    source.close()
+        result = None
+        while result is not ReadResult.END:
+            frames.clear()
+            try:
+                result = source.read(frames)
+            except CorruptFile:  # all whole frames before were delivered
+                return
+            work.decode(frames, rows)
+            table = columns.to_arrow(rows).to_pylist()
+            for i, row in enumerate(table):
+                number += 1
+                packet = _payload(frames, rows, i, row, number)
+                if packet is not None:
+                    yield packet
 
 
 def _payload(frames: k.FrameBatch, rows: k.PacketBatch, i: int, row: dict[str, Any], number: int) -> Payload | None:

@@ -25,7 +25,7 @@ def compile_with(handle: int, text: str, netmask: int = PCAP_NETMASK_UNKNOWN) ->
     if "\0" in text:
         raise ConfigError(f"BPF filter {text!r} has a zero byte; see `man pcap-filter`")
     with _compiling:
-        status = library().pcap_compile(handle, ctypes.byref(code), text.encode(), 1, netmask)
+        status = library().pcap_compile(handle, ctypes.byref(code), text.encode("utf-8", "surrogateescape"), 1, netmask)
     if status < 0:
         raise ConfigError(f"BPF filter {text!r} is wrong: {error_text(handle)}; see `man pcap-filter`")
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import faulthandler
 import hashlib
 import os
@@ -22,12 +23,20 @@ from tests.fuzz.mutate import one
 
 CHAIN = "chain"
 PLAIN = {"decode"}  # kernels whose own lines guide: without the compiler
+OFFLINE = {"bpf"}  # libpcap asks for the addresses of names: in a network namespace with nobody in it
 HANG_S, COMPILE_S, GROWTH_MIB = 120, 900, 1500
 
 
 def _resident_mib() -> float:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def leave_network() -> bool:
+    """Move this process into a network namespace of its own, where nobody answers."""
+    new_user, new_net = 0x10000000, 0x40000000  # linux/sched.h
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.unshare(new_net) == 0 or libc.unshare(new_user | new_net) == 0
 
 
 def alarm(cpu_s: float) -> None:
@@ -160,6 +169,9 @@ def main() -> int:
             parser.error(f"unknown target {name}; choose from {CHAIN}, {', '.join(TARGETS)}")
     if options.inside:
         [name] = names
+        if name in OFFLINE and not leave_network():
+            print(f"{name}: no network namespace can be made here; left out", flush=True)
+            return 0
         report = Report(name, options.findings)
         if name == CHAIN:
             return int(run_batches(report, options.seconds, options.seed, options.corpus) > 0)

@@ -364,3 +364,10 @@ def test_a_capture_file_that_is_too_large_is_refused(site: Site, monkeypatch: py
         answer = site.get("pcap", range="all")
         assert answer.status_code == 400
         assert "choose a shorter range" in answer.json["error"]
+
+
+def test_sql__half_a_character_is_an_error_of_one_line(site: Site) -> None:
+    """JSON can hold what UTF-8 cannot."""
+    answer = site.sql("SELECT '\ud800'")
+    assert answer.status_code == 400
+    assert "half a character" in answer.json["error"]

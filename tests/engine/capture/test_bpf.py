@@ -130,7 +130,7 @@ def test_bpf__every_decoded_link_type_compiles(link_type: int) -> None:
     compile_filter("tcp or udp", link_type, 262_144).close()
 
 
-@pytest.mark.parametrize("text", ["tcp porx 80", "(", "port 99999", "ip broadcast", "tcp\0", "host"])
+@pytest.mark.parametrize("text", ["tcp porx 80", "(", "port 99999", "ip broadcast", "tcp\0", "host", "tcp[\udcff]"])
 def test_bpf__bad_filter_is_one_line_with_the_filter(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         compile_filter(text, 1, 65_535)
