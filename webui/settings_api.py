@@ -80,8 +80,12 @@ def look_up(lake: Path, address: str) -> dict[str, Any]:
             return {**told, "found": None, "problem": f"{address[:60]!r} is no address; give one such as 8.8.8.8"}
         found = {"ip": ip, "country": None, "city": None, "network": None}
         if told["database"] and not told["advice"]:
-            with geoip.open_database(Path(told["database"])) as reader:
-                record, prefix = reader.get_with_prefix_len(ip)
+            try:
+                with geoip.open_database(Path(told["database"])) as reader:
+                    record, prefix = reader.get_with_prefix_len(ip)
+            except geoip.DAMAGED as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                return {**told, "found": None, "problem": f"The database says nothing of {ip}: {reason}"}
             if isinstance(record, dict):
                 found |= {"country": _word(record, "country", "iso_code"), "city": _word(record, "city", "names", "en")}
                 found["network"] = str(ipaddress.ip_network(f"{ip}/{prefix}", strict=False))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ import analytics
 from analytics import geo, geoip
 from engine.errors import ConfigError, StoreError
 from tests.analytics.small_lake import FLAT, NESTED, make_lake, segment, write_mmdb
+from tests.commands import ROOT
 
 COLUMNS = "ip, scope, country, country_name, iso3, city, latitude, longitude, asn, as_org"
 PLACES = {"81.2.69.0/24": NESTED, "2a00::/16": FLAT}
@@ -336,3 +339,36 @@ def test_install__where_nothing_can_be_written_names_the_place(tmp_path: Path, s
     server.files["/city.mmdb.gz"] = (200, packed, None)
     with pytest.raises(StoreError, match=r"cannot write .*geoip/city\.mmdb"):
         geoip.install(lake, f"{server.url}/city.mmdb.gz")
+
+
+_WALK = """
+import sys
+from pathlib import Path
+from analytics.geoip import DAMAGED, open_database
+from engine.errors import ConfigError
+good, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+opened = refused = 0
+for at in range(len(good)):
+    for value in (0, 255, good[at] ^ 1):
+        path.write_bytes(good[:at] + bytes([value]) + good[at + 1 :])
+        try:
+            with open_database(path) as reader:
+                for address in ("192.0.2.1", "2001:db8::1", "0.0.0.0", "ffff::"):
+                    try:
+                        reader.get(address)
+                    except DAMAGED:
+                        pass
+                opened += 1
+        except ConfigError:
+            refused += 1
+print(opened > 50, refused > 50)
+"""
+
+
+def test_open__any_changed_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    """In a process of its own, since the failure is a crash."""
+    good = write_mmdb(tmp_path / "good.mmdb", {"192.0.2.0/24": NESTED, "2001:db8::/32": FLAT})
+    done = subprocess.run(
+        [sys.executable, "-c", _WALK, good, tmp_path / "changed.mmdb"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "True True"), done.stderr[-500:]

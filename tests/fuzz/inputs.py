@@ -531,8 +531,6 @@ def sql(_: Path | None) -> Target:
 
 def database(_: Path | None) -> Target:
     """A GeoIP database that is damaged."""
-    import maxminddb
-
     from tests.analytics.small_lake import FLAT, NESTED, write_mmdb
 
     folder = tempfile.TemporaryDirectory()
@@ -540,12 +538,12 @@ def database(_: Path | None) -> Target:
     path = Path(folder.name) / "fuzz.mmdb"
 
     def run(data: bytes) -> None:
-        from analytics.geoip import open_database
+        from analytics.geoip import DAMAGED, open_database
 
         path.write_bytes(data)
         with open_database(path) as reader:
             for address in ("192.0.2.1", "2001:db8::1", "0.0.0.0", "ffff::"):
-                with contextlib.suppress(maxminddb.InvalidDatabaseError, ValueError):
+                with contextlib.suppress(*DAMAGED):
                     reader.get(address)
 
     return Target("geoip", run, [good], _below("analytics/geo"), (EngineError,), close=folder.cleanup)
