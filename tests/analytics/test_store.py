@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.synchronize
 import shutil
 import subprocess
 import sys
@@ -241,16 +242,22 @@ def test_check__lets_pass_what_reads(sql: str) -> None:
         check(con, sql)
 
 
-def _write(lake: str, segments: int) -> None:
+def _write(lake: str, segments: int, readers: multiprocessing.synchronize.Barrier) -> None:
+    readers.wait(120)
     for i in range(segments):
         segment(Path(lake), "packets", [{"src_ip": f"10.0.{i % 5}.1", "frame_no": i}] * 10, name=f"{i}-0")
         segment(Path(lake), "addresses", [{"ip": f"10.0.{i % 5}.1"}], name=f"{i}-0")
 
 
-def _read(lake: str, segments: int, answers: multiprocessing.queues.Queue[object]) -> None:  # type: ignore[name-defined]
+def _read(
+    lake: str,
+    segments: int,
+    answers: multiprocessing.queues.Queue[object],  # type: ignore[name-defined]
+    readers: multiprocessing.synchronize.Barrier,
+) -> None:
     try:
         with analytics.connect(lake, threads=1) as con:
-            polls, last, deadline = 0, 0, time.monotonic() + 60
+            polls, last, deadline = 0, 0, time.monotonic() + 180
             while last < segments * 10 and time.monotonic() < deadline:
                 row = con.execute("SELECT count(*), count(src_ip) FROM packets").fetchone()
                 assert row is not None
@@ -262,6 +269,8 @@ def _read(lake: str, segments: int, answers: multiprocessing.queues.Queue[object
                     "SELECT g.scope, sum(wirelen) FROM packets p JOIN geo g ON g.ip = p.src_ip GROUP BY 1"
                 ).fetchall()
                 polls += 1
+                if polls == 1:
+                    readers.wait(120)
         answers.put((last, polls))
     except BaseException as error:  # noqa: BLE001 — reported to the test
         answers.put(repr(error))
@@ -270,12 +279,12 @@ def _read(lake: str, segments: int, answers: multiprocessing.queues.Queue[object
 def test_two_readers__while_a_third_process_writes(tmp_path: Path) -> None:
     make_lake(tmp_path)
     context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    processes = [context.Process(target=_read, args=(str(tmp_path), 120, answers)) for _ in range(2)]
-    processes.append(context.Process(target=_write, args=(str(tmp_path), 120)))
+    answers, readers = context.Queue(), context.Barrier(3)
+    processes = [context.Process(target=_read, args=(str(tmp_path), 120, answers, readers)) for _ in range(2)]
+    processes.append(context.Process(target=_write, args=(str(tmp_path), 120, readers)))
     for process in processes:
         process.start()
-    results = [answers.get(timeout=120) for _ in range(2)]
+    results = [answers.get(timeout=240) for _ in range(2)]
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
