@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from analytics.system import yield_to_others
 from engine.drift import Baseline
 from engine.errors import EngineError
 from engine.forest import METHOD, VERSION, flatten
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first-us", type=int, default=0, help="time of the earliest row, microseconds UTC")
     parser.add_argument("--last-us", type=int, default=0, help="time of the latest row")
     options = parser.parse_args(arguments)
-    os.nice(_NICE)
+    yield_to_others(_NICE)
     try:
         rows = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
         model = train(rows, options.trees, options.samples, (options.first_us, options.last_us))

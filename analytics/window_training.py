@@ -5,12 +5,12 @@ The engine starts it (`engine.detect.anomaly.forests`), because the engine impor
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analytics.system import yield_to_others
 from engine.detect.anomaly.columns import NAMES, VERSION
 from engine.detect.anomaly.forests import forest_arrays, read_rows
 from engine.forest import METHOD, Forest, flatten
@@ -38,7 +38,7 @@ def train(rows: NDArray[np.int16]) -> Forest:
 
 def main() -> int:
     """The command. Returns 0, or 1 after one line on standard error."""
-    os.nice(_NICE)
+    yield_to_others(_NICE)
     try:
         forest = train(read_rows(sys.stdin.buffer.read()))
         model = Model(
