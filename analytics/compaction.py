@@ -14,9 +14,9 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -24,6 +24,7 @@ from analytics.merge_jobs import Compactor, Done, Plan
 from analytics.retention import Cut, Retention
 from analytics.system import lowest_priority, stop_with_parent
 from engine.errors import EngineError, StoreError
+from engine.log import report
 from engine.retention_config import RetentionConfig, changed_settings, left_settings
 
 JOBS: Final = 16  # at once in the background: their segments take their room twice
@@ -80,13 +81,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             text = str(error) if isinstance(error, EngineError) else f"upkeep of lake {options.lake}: {error}"
             if text != said:
                 said = text
-                _say(said)
+                report("warning", said)
             time.sleep(AGAIN_S)
 
 
 def _keep(lake: Path, config: RetentionConfig, every_s: float) -> NoReturn:
-    with Compactor(lake, Plan(), _say) as compactor:
-        retention = Retention(lake, config, Plan().grace_s, _say)
+    tell = partial(report, "info")
+    with Compactor(lake, Plan(), tell) as compactor:
+        retention = Retention(lake, config, Plan().grace_s, tell)
         merge_at, began = 0.0, time.time()
         while True:
             if changed_settings(lake) > began:  # the engine took another configuration
@@ -126,12 +128,6 @@ def _leave_state(lake: Path, compactor: Compactor, retention: Retention) -> None
         target.parent.mkdir(exist_ok=True)
         partial.write_text(json.dumps(state))
         partial.replace(target)
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"engine: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

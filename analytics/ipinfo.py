@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -32,6 +33,7 @@ from analytics.store import connect
 from analytics.system import stop_with_parent
 from engine.companion_config import GeoConfig
 from engine.errors import EngineError, StoreError
+from engine.log import report
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER: Final = 64 << 10
@@ -197,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
     stop_with_parent(options.with_parent)
-    enricher, said = Enricher(options.lake, config, _say), ""
+    enricher, said = Enricher(options.lake, config, partial(report, "warning")), ""
     while True:
         try:
             enricher.look(ending)
@@ -205,14 +207,9 @@ def main(arguments: list[str] | None = None) -> int:
         except EngineError as error:
             if str(error) != said:
                 said = str(error)
-                _say(said)
+                report("error", said)
         if ending.wait(LOOK_S):
             return 0
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None:
-        print(f"engine: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

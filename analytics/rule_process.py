@@ -21,6 +21,7 @@ from analytics.rule_runner import LakeRule, Runner
 from analytics.system import stop_with_parent, yield_to_others
 from engine.config import EngineConfig
 from engine.errors import EngineError
+from engine.log import report
 
 _LOOK_S: Final = 1.0
 _RETRY_S: Final = 30.0
@@ -78,17 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
     stop_with_parent(options.with_parent)
     yield_to_others(10)
     try:
-        serve(options.lake, config, ending, say)
+        serve(options.lake, config, ending, report)
     except EngineError as error:
-        say("error", f"rules over the lake do not run: {error}")
+        report("error", f"rules over the lake do not run: {error}")
         return 2
     return 0
-
-
-def say(level: str, text: str) -> None:
-    """A line for the operator, on standard error."""
-    if sys.stderr is not None:
-        print(f"engine: {'' if level == 'error' else 'warning: '}{text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from typing import Final
 import pyarrow.parquet as pq
 
 from analytics.rule_journal import Journal, spans_of
-from analytics.rule_process import configured, say
+from analytics.rule_process import configured
 from analytics.rule_runner import MOST, LakeRule, check, find, open_session
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.log import report
 from engine.rule_config import SqlRuleConfig
 from engine.tables import TABLES, arrow_schema
 
@@ -89,7 +90,7 @@ def run_once(lake: Path, config: EngineConfig) -> str | None:
     """
     rules, refused = configured(config)
     for line in refused:
-        say("warning", line)
+        report("warning", line)
     if not rules:
         return None
     con = open_session(lake)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 import tomllib
 from dataclasses import asdict, fields
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import duckdb
 
+from analytics import exposition
 from analytics.inventory import FRAMES, KINDS, Held, Inventory
 from analytics.segments import NANOSECONDS_FROM, SEGMENT_NAME
 from analytics.ship.ledger import SHIP
@@ -44,8 +46,9 @@ CAUSES: Final = ("kernel_drops", "interface_drops", *OWN_DROPS)
 PRESSED: Final = 50  # percent of the batches in use from which work is given up, see engine.pressure
 
 
-def look(lake: Path, now: float | None = None) -> Facts:
-    """Everything that the command prints, as JSON has it. Times are seconds since the epoch."""
+def look(lake: Path, now: float | None = None, *, count_rows: bool = True) -> Facts:
+    """Everything that the command prints, as JSON has it. Times are seconds since the epoch. `count_rows`: of every
+    table, which opens every segment."""
     now = time.time() if now is None else now
     root = require_lake(lake)
     limits = left_settings(root)
@@ -54,7 +57,8 @@ def look(lake: Path, now: float | None = None) -> Facts:
     found["engines"] = [asdict(engine) for engine in known]
     with connect(root, threads=2) as con:
         held = _held(root, now)
-        _add_rows(con, held["tables"])
+        if count_rows:
+            _add_rows(con, held["tables"])
         found["sources"] = _sources(con, now)
         found["open_alerts"] = _alerts(con)
     found |= held
@@ -251,8 +255,11 @@ def _problems(found: Facts, running: bool) -> list[str]:
     return problems
 
 
-def run(lake: Path, as_json: bool) -> int:
-    """Print it. Returns the exit code."""
-    found = look(lake)
-    print(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))  # noqa: T201
+def run(lake: Path, form: str) -> int:
+    """Print it as text, json or metrics. Returns the exit code."""
+    found = look(lake, count_rows=form != "metrics")
+    if form == "metrics":
+        sys.stdout.write(exposition.text(found))
+    else:
+        print(json.dumps(found, indent=2) if form == "json" else "\n".join(lines(found)))  # noqa: T201
     return int(found["exit_code"])

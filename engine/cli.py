@@ -14,6 +14,7 @@ from typing import Any
 
 from engine import __version__, alerts_cli, companions, model_cli, ship_cli
 from engine.errors import ConfigError, EngineError
+from engine.log import FORMAT, FORMATS, report, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,12 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if sys.stdout is None:  # closed by whoever started us: nobody wants the output
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if getattr(options, "log", None):
+        os.environ[FORMAT] = options.log  # the processes beside the engine have it, too
     try:
         code = int(options.command(options))
         sys.stdout.flush()
         return code
     except EngineError as error:
-        print(f"engine: {error}", file=sys.stderr)  # noqa: T201
+        report("error", str(error))
         return 2
     except BrokenPipeError:  # `engine config | head` has seen enough
         _discard_output()
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         _discard_output()
-        print("engine: cannot write the output: no space left on device; free some", file=sys.stderr)  # noqa: T201
+        report("error", "cannot write the output: no space left on device; free some")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -122,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     _lake(compact)
 
     status = command("status", _status, "say whether it captures, what is lost, what the lake holds, how long it lasts")
-    status.add_argument("--json", action="store_true", help="for programs; the exit code is 0, 1 see to it, 2 stopped")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs; the exit code is 0, 1 see to it, 2 stopped")
+    how.add_argument("--metrics", action="store_true", help="for Prometheus, in its text format")
     _lake(status)
 
     retain = command("retain", _retain, "delete what is beyond the limits; a running capture does it by itself")
@@ -217,6 +222,9 @@ def _selection(parser: argparse.ArgumentParser) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     _lake(parser)
+    parser.add_argument(
+        "--log", choices=FORMATS, help="lines on standard error as text or as JSON objects (default text)"
+    )
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="a flow that is quiet for so long has ended (60)")
     parser.add_argument("--active", type=float, metavar="SECONDS", help="a longer flow is reported in parts (300)")
     parser.add_argument("--max-flows", type=int, metavar="N", help="flows at once, 384 bytes each (default 500000)")
@@ -376,7 +384,7 @@ def _dashboard(options: argparse.Namespace) -> int:
     listener = companions.listen(config.web, lake)
     run.become_unprivileged(lake, None)()
     dashboard = companions.start_dashboard(lake, listener, config.web)
-    run.say(f"dashboard: {dashboard.link}\nCtrl-C stops")
+    say(f"dashboard: {dashboard.link}\nCtrl-C stops")
     return run.serve(dashboard)
 
 
@@ -463,15 +471,16 @@ def _compact(options: argparse.Namespace) -> int:
         raise ConfigError(f"--grace {options.grace:g} is out of range: use 0 (nobody reads the lake) or more seconds")
     run.become_unprivileged(lake, None)()
     plan = Plan(older_s=60, least=2, grace_s=options.grace)
-    done = compaction.compact(lake, plan, lambda text: run.report("warning", text))
-    run.say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
+    done = compaction.compact(lake, plan, lambda text: report("warning", text))
+    say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from analytics import status
 
-    return status.run(_lake_path(_load(options)), options.json)
+    form = "json" if options.json else "metrics" if options.metrics else "text"
+    return status.run(_lake_path(_load(options)), form)
 
 
 def _retain(options: argparse.Namespace) -> int:
@@ -489,7 +498,7 @@ def _retain(options: argparse.Namespace) -> int:
     run.become_unprivileged(lake, None)()
 
     def warn(text: str) -> None:
-        run.report("warning", text)
+        report("warning", text)
 
     if options.dry_run:
         cuts = retention.Retention(lake, limits, options.grace, warn).plan()

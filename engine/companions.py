@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import ConfigError
+from engine.log import report
 
 if TYPE_CHECKING:
     from engine.companion_config import GeoConfig
@@ -44,11 +45,10 @@ def listen(web: WebConfig, lake: Path) -> socket.socket:
         listener.close()
         raise ConfigError(f"dashboard: {error}") from None
     if not loopback and not web.tls_cert:
-        from engine.run import say
-
-        say(
-            f"engine: warning: the dashboard on {web.host} is not encrypted, and passwords can be read on the way; "
-            f"give --tls-cert and --tls-key, or stay on 127.0.0.1 and use `ssh -L {web.port}:localhost:{web.port}`"
+        report(
+            "warning",
+            f"the dashboard on {web.host} is not encrypted, and passwords can be read on the way; "
+            f"give --tls-cert and --tls-key, or stay on 127.0.0.1 and use `ssh -L {web.port}:localhost:{web.port}`",
         )
     return listener
 
@@ -89,11 +89,9 @@ def start_upkeep(lake: Path, retention: RetentionConfig) -> None:
     command = [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given]
 
     def supervise() -> None:
-        from engine.run import say
-
         while True:  # as long as we live: a daemon thread, whose end the process takes for its parent's
             code = subprocess.run(command, stdin=subprocess.DEVNULL, start_new_session=True, check=False).returncode
-            say(f"engine: warning: what merges and deletes segments ended with code {code}; starting it again")
+            report("warning", f"what merges and deletes segments ended with code {code}; starting it again")
             time.sleep(_RESTART_S)
 
     threading.Thread(target=supervise, name="upkeep", daemon=True).start()

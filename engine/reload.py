@@ -32,14 +32,14 @@ class Reload:
     Args:
         load: reads file and flags again. path: of the file, "" for none.
         config: that it runs with.
-        say: told in one line what became of it. leave: left the configuration in use.
+        report: told level and line of what became of it. leave: left the configuration in use.
     """
 
     def __init__(
-        self, load: Load, path: str, config: EngineConfig, lake: Path, say: Callable[[str], None],
+        self, load: Load, path: str, config: EngineConfig, lake: Path, report: Callable[[str, str], None],
         leave: Callable[[EngineConfig], None],
     ) -> None:  # fmt: skip
-        self._load, self._path, self._lake, self._say, self._leave = load, path, lake, say, leave
+        self._load, self._path, self._lake, self._report, self._leave = load, path, lake, report, leave
         self._config = config
         self._number = 0
         self._terminal = _has_terminal()
@@ -70,7 +70,7 @@ class Reload:
             if live:
                 into.configure(used)
         except EngineError as error:
-            self._say(f"engine: warning: the configuration of before goes on: {error}")
+            self._report("warning", f"the configuration of before goes on: {error}")
             self._tell(applied=[], waits=[], error=str(error))
             return
         self._config = used
@@ -79,7 +79,7 @@ class Reload:
             later.append("alerts and notify of rules over the lake")
         now = f"{', '.join(live)} in use now" if live else "nothing to take over"
         wait = f"; {', '.join(later)} from the next start" if later else ""
-        self._say(f"engine: configuration read again: {now}{wait}")
+        self._report("info", f"configuration read again: {now}{wait}")
         self._tell(applied=live, waits=later, error=None)
 
     def _tell(self, **outcome: Any) -> None:

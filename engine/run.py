@@ -17,22 +17,10 @@ from engine import sandbox
 from engine.capture import interfaces, privileges
 from engine.config import EngineConfig
 from engine.errors import CaptureError, EngineError
-from engine.metrics import SourceTotals
+from engine.log import kept, report, say
+from engine.metrics import TOTAL_FIELDS, SourceTotals
 
 GENERATED = "generated"  # the source's name when capturing is not allowed
-
-
-def say(text: str) -> None:
-    """One line for the operator, on standard error: standard output is for data."""
-    if sys.stderr is None:  # print would take standard output instead
-        return
-    with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe is no reason to stop a capture
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def report(level: str, text: str) -> None:
-    """What the pipeline has to tell."""
-    say(f"engine: {'warning: ' if level == 'warning' else ''}{text}")
 
 
 @dataclass(slots=True)
@@ -45,7 +33,7 @@ class Dashboard:
     def check(self) -> None:
         """Say it once when the process has ended by itself."""
         if self.process is not None and self.process.poll() is not None:
-            say(f"engine: the dashboard ended with code {self.process.returncode}; capture goes on")
+            report("error", f"the dashboard ended with code {self.process.returncode}; capture goes on")
             self.process = None
 
     def close(self) -> None:
@@ -102,7 +90,7 @@ def confine(config: EngineConfig, lake: Path, files: Iterable[Path], connect: bo
         ) from None
     missing = " and ".join(n for n, there in (("Landlock", abi), ("seccomp filter", calls)) if not there)
     if missing:
-        say(f"engine: warning: no {missing} on this machine: files and calls are less confined")
+        report("warning", f"no {missing} on this machine: files and calls are less confined")
 
 
 def _reachable(path: Path) -> Path:
@@ -178,10 +166,11 @@ def run(
         what = "generated traffic" if generated else f"capturing on {', '.join(names)}"
         say(f"{what}; lake {lake}")
         if dashboard.link:
-            say(f"dashboard: {dashboard.link}")
+            link = f"{dashboard.link.partition('#')[0]}; `engine link` signs in" if kept() else dashboard.link
+            say(f"dashboard: {link}")
         say("Ctrl-C stops")
         watchdog = None if generated else Watchdog(config.watchdog)
-        reload = load and Reload(load, config_file, config, lake, say, lambda used: _leave_settings(used, lake))
+        reload = load and Reload(load, config_file, config, lake, report, lambda used: _leave_settings(used, lake))
         return _finish(pipeline, lake, dashboard, watchdog, lock, reload)
     finally:
         if lock is not None:
@@ -301,13 +290,14 @@ def _finish(
 
 def _watch(watchdog: Any, lock: Any, pipeline: Any) -> None:
     """Have the watchdog look, and say what it found: here, in an incident, and to `engine status`."""
-    rows = sum(t.rows for t in pipeline.totals.values())
+    totals = pipeline.totals
+    rows = sum(t.rows for t in totals.values())
     watchdog.look(pipeline.received, rows, time.monotonic(), time.time_ns() // 1000)
     for line in watchdog.lines:
         report("warning", line)
     for finding in watchdog.findings:
         pipeline.notice(finding)
-    lock.wrong(watchdog.wrong)
+    lock.tell(watchdog.wrong, totals)
 
 
 def _on_terminal() -> bool:
@@ -337,10 +327,14 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path,
     rows = sum(t.rows for t in totals.values())
     volume = sum(t.wire_bytes for t in totals.values())
     rate = rows / elapsed_s if elapsed_s else 0.0
-    say(f"{rows:,} packets, {volume:,} bytes on the wire in {elapsed_s:.1f} s: {rate:,.0f} packets/s")
+    summary = f"{rows:,} packets, {volume:,} bytes on the wire in {elapsed_s:.1f} s: {rate:,.0f} packets/s"
+    say(summary, rows=rows, wire_bytes=volume, elapsed_s=round(elapsed_s, 3))
     for name, t in totals.items():
         drops = ", ".join(f"{cause} {count:,}" for cause, count in t.drops.items())
-        say(f"  {name}: received {t.received:,}; drops: {drops}; undecodable {t.undecodable:,}")
+        counters = {field: getattr(t, field) for field in TOTAL_FIELDS}
+        say(
+            f"  {name}: received {t.received:,}; drops: {drops}; undecodable {t.undecodable:,}", source=name, **counters
+        )
     flows, evicted = sum(t.flows for t in totals.values()), sum(t.flows_evicted for t in totals.values())
     peak, bound = flow_memory
     say(f"flows: {flows:,}, ended early {evicted:,}; at most {peak:,} at once; table bounded to {bound >> 20:,} MiB")

@@ -1,6 +1,6 @@
 """One capturing engine for each sensor of a lake, and where the others learn of it.
 
-    <lake>/.engines/sensor=<name>       locked while the engine runs; JSON: pid, since, sources, and what is wrong
+    <lake>/.engines/sensor=<name>       locked while the engine runs; JSON: pid, since, sources, what is wrong, counters
 
 The lock goes with the process, whatever ends it. Replays take none: their files have names of their own.
 """
@@ -12,17 +12,19 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import StoreError
+from engine.metrics import TOTAL_FIELDS, SourceTotals
 from engine.segment_file import store_error
 
 FOLDER: Final = ".engines"
 _PREFIX: Final = "sensor="
 _PATIENCE_S: Final = 0.5  # somebody may just be looking
+_TELL_S: Final = 1.0
 
 
 class SensorLock:
@@ -31,6 +33,7 @@ class SensorLock:
     def __init__(self, lake: Path, sensor: str, sources: Sequence[str]) -> None:
         self._path = lake / FOLDER / f"{_PREFIX}{sensor}"
         self._state: dict[str, Any] = {"pid": os.getpid(), "since": time.time(), "sources": list(sources), "wrong": []}
+        self._told_at = 0.0
         try:
             self._path.parent.mkdir(exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -47,10 +50,13 @@ class SensorLock:
             time.sleep(0.02)
         self._write()
 
-    def wrong(self, texts: list[str]) -> None:
-        """What is wrong just now, for `engine status`."""
-        if texts != self._state["wrong"]:
-            self._state["wrong"] = texts
+    def tell(self, wrong: list[str], totals: Mapping[str, SourceTotals]) -> None:
+        """What is wrong just now, and the totals by source since the start, for `engine status`; each second."""
+        now = time.monotonic()
+        if wrong != self._state["wrong"] or now - self._told_at >= _TELL_S:
+            self._told_at = now
+            counters = {source: {n: getattr(t, n) for n in TOTAL_FIELDS} for source, t in totals.items()}
+            self._state |= {"wrong": wrong, "counters": counters}
             self._write()
 
     def close(self) -> None:
@@ -68,7 +74,8 @@ class SensorLock:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A sensor's engine, running or the last one. Times are seconds since the epoch; `ended` only of an orderly end."""
+    """A sensor's engine, running or the last one. Times are seconds since the epoch; `ended` only of an orderly end.
+    `counters`: by source, the fields of SourceTotals since its start."""
 
     sensor: str
     running: bool
@@ -77,6 +84,7 @@ class Engine:
     sources: tuple[str, ...]
     wrong: tuple[str, ...]
     ended: float | None
+    counters: dict[str, dict[str, int]]
 
 
 def engines(lake: Path) -> list[Engine]:
@@ -96,9 +104,15 @@ def _engine(sensor: str, running: bool, state: dict[str, Any]) -> Engine:
     """What stands there, as far as it makes sense."""
     numbers = {n: v for n, v in state.items() if isinstance(v, int | float)}
     texts = {n: tuple(t for t in v if isinstance(t, str)) for n, v in state.items() if isinstance(v, list)}
+    told = state.get("counters")
+    counters = {
+        source: {name: value for name in TOTAL_FIELDS if isinstance(value := of.get(name), int)}
+        for source, of in (told.items() if isinstance(told, dict) else ())
+        if isinstance(of, dict)
+    }
     return Engine(
         sensor, running, int(numbers.get("pid", 0)), float(numbers.get("since", 0.0)), texts.get("sources", ()),
-        texts.get("wrong", ()), numbers.get("ended"),
+        texts.get("wrong", ()), numbers.get("ended"), counters,
     )  # fmt: skip
 
 
@@ -112,7 +126,7 @@ def _locked(fd: int, kind: int) -> bool:
 
 def _state(fd: int) -> dict[str, Any]:
     try:
-        state = json.loads(os.pread(fd, 65_536, 0), parse_constant=lambda _: None)
+        state = json.loads(os.pread(fd, 1 << 20, 0), parse_constant=lambda _: None)
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}

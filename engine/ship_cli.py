@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import ConfigError
+from engine.log import report, say
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace, section: ShipConfig) -> int:
     runs.become_unprivileged(lake, None)()
     use_own_home()
     deadline, pause, arrived = time.monotonic() + options.patience, FIRST_PAUSE_S, 0
-    with Shipper(lake, config, lambda text: runs.report("warning", text)) as shipper:
+    with Shipper(lake, config, partial(report, "warning")) as shipper:
         before = shipper.state.shipped_rows
         while True:
             try:
@@ -60,14 +62,14 @@ def run(options: argparse.Namespace, section: ShipConfig) -> int:
             except StoreError as error:
                 if time.monotonic() + pause > deadline or type(error) is not StoreError:
                     raise
-                runs.report("warning", f"{error}; trying again in {pause:.0f} s")
+                report("warning", f"{error}; trying again in {pause:.0f} s")
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
         state = shipper.state
     rows = state.shipped_rows - before
-    runs.say(f"{arrived:,} objects with {rows:,} rows shipped to {config.url}")
+    say(f"{arrived:,} objects with {rows:,} rows shipped to {config.url}")
     if state.lost_segments:
-        runs.report("warning", f"{state.lost_segments:,} segments with {state.lost_rows:,} rows were given up before")
+        report("warning", f"{state.lost_segments:,} segments with {state.lost_rows:,} rows were given up before")
     return 0
 
 
@@ -90,11 +92,9 @@ def start(lake: Path, config: EngineConfig) -> None:
     command = [sys.executable, "-m", "analytics.ship", "--lake", str(lake), "--with-parent", str(os.getpid())]
 
     def supervise() -> None:
-        from engine.run import say
-
         while True:  # as long as we live: a daemon thread, whose end the process takes for its parent's
             code = subprocess.run(command, input=given, start_new_session=True, check=False).returncode
-            say(f"engine: warning: what ships segments ended with code {code}; starting it again")
+            report("warning", f"what ships segments ended with code {code}; starting it again")
             time.sleep(_RESTART_S)
 
     threading.Thread(target=supervise, name="ship", daemon=True).start()

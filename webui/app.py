@@ -13,7 +13,7 @@ from dash import Dash, Input, Output
 from flask import g, has_request_context
 
 from analytics.watch.watch import Watch
-from webui import api, login, people_api, security, settings_api, sql_api
+from webui import api, login, people_api, security, settings_api, sql_api, status_api
 from webui.pages import Context, shell
 
 # The theme script runs before anything is drawn, or a dark page would flash white. Not inline: the policy forbids it.
@@ -64,14 +64,11 @@ def create_app(lake: Path | str | Watch, access: security.Access | None = None) 
     def show(path: Any) -> Any:
         return shell.page(path if isinstance(path, str) else "/", context())
 
-    def healthz() -> tuple[str, int]:
-        return "ok\n", 200
-
-    app.server.add_url_rule("/healthz", "healthz", healthz)
     app.server.register_blueprint(login.pages())
     app.server.register_blueprint(people_api.blueprint())
     app.server.register_blueprint(settings_api.blueprint())
     app.server.register_blueprint(sql_api.blueprint())
+    app.server.register_blueprint(status_api.blueprint())
     api.register(app.server, lake, watch)
     # After every callback is registered: the hashes are of the scripts that Dash writes into the page.
     security.protect(app.server, access or security.Access(lake), app.csp_hashes())

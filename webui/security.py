@@ -24,6 +24,7 @@ COOKIE: Final = "packetlake_session"
 # Whole paths, never beginnings: what stands behind one may lead back up.
 OPEN_ASSETS: Final = frozenset({"boot/login.css", "boot/login.js", "boot/theme.js", "icons/brand.svg"})
 OPEN_PATHS: Final = frozenset({"/healthz", "/login", "/setup"} | {f"/assets/{name}" for name in OPEN_ASSETS})
+METRICS: Final = "/metrics"  # where Prometheus looks
 STATIC: Final = ("/assets/", "/_dash-component-suites/")
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", re.IGNORECASE)
@@ -99,7 +100,7 @@ def _answer(access: Access, names: frozenset[str], asked: Request) -> Response |
     if not _ours(asked.host, access, names):
         return refuse(400, "the dashboard does not answer to this name; allow it with --allow-host NAME")
     authorization = asked.headers.get("Authorization", "")
-    if authorization.startswith("Bearer ") and asked.path.startswith("/api/"):
+    if authorization.startswith("Bearer ") and (asked.path.startswith("/api/") or asked.path == METRICS):
         # A script, not a browser: nobody can make one send this header from another site.
         identity = users.bearer(access.lake, authorization[7:].strip())
         if identity is None:

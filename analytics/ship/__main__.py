@@ -7,7 +7,6 @@ Lowest priority. It needs to connect to the store, to read ~/.aws, and to write 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from analytics.ship.destination import use_own_home
 from analytics.ship.shipper import Shipper
 from analytics.system import lowest_priority, stop_with_parent
 from engine.errors import EngineError
+from engine.log import report
 from engine.ship_config import ShipConfig
 
 AGAIN_S: Final = 5.0
@@ -52,10 +52,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """A line to where the engine's go."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"engine: ship: {text}", file=sys.stderr, flush=True)  # noqa: T201
+    report("warning", f"ship: {text}")
 
 
 if __name__ == "__main__":

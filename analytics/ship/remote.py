@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import re
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -28,6 +27,7 @@ from analytics.ship.destination import Destination, Item
 from analytics.ship.names import LAKES, shipped
 from engine.alert_row import OPERATORS
 from engine.errors import StoreError
+from engine.log import report
 from engine.tables import TABLES
 
 PROTOCOL: Final = "packetlake"
@@ -134,8 +134,11 @@ class RemoteLake:
             if promised is not None and promised.size != item.size:
                 if item.place not in self._warned:
                     self._warned.add(item.place)
-                    _warn(f"{self.destination.url}/{item.place} has {item.size:,} of {promised.size:,} bytes and is "
-                          f"left out, with its {promised.rows:,} rows; delete it, or bring it again")  # fmt: skip
+                    report(
+                        "warning",
+                        f"{self.destination.url}/{item.place} has {item.size:,} of {promised.size:,} bytes and is "
+                        f"left out, with its {promised.rows:,} rows; delete it, or bring it again",
+                    )
             elif SEGMENT_NAME.fullmatch(name):
                 good.append(item)
                 self.sizes[item.place] = item.size
@@ -289,9 +292,3 @@ class _Reader(io.RawIOBase):
             self._file.close()
             self._file = None
         super().close()
-
-
-def _warn(text: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(f"engine: warning: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -32,6 +32,7 @@ def document() -> dict[str, Any]:
         _parameter("frame", "frame_no within the source", {"type": "integer"}),
     ])  # fmt: skip
     paths["/pcap"] = {"get": pcap}
+    paths["/status"] = {"get": _operation("What `engine status --json` says; 503 while nothing captures", "viewer", [])}
     return {
         "openapi": "3.1.0",
         "info": {"title": "PacketLake", "version": "1", "description": _ABOUT},

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -147,7 +148,7 @@ class _Outlets:
         self._report = report
         self._mutes = Mutes(lake)
         self._live = live
-        self._eve = EveOutput(config.eve, config.lake.sensor, lambda text: report("warning", text))
+        self._eve = EveOutput(config.eve, config.lake.sensor, partial(report, "warning"))
         self._open_outbox(config)
         self._poll_s = poll_s
         self._notifier: subprocess.Popen[bytes] | None = None

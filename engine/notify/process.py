@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from engine.alert_config import NotifyConfig
+from engine.log import report
 from engine.notify.outbox import FOLDER
 from engine.notify.sender import POLL_S, TargetSender
 
@@ -68,14 +70,16 @@ def _serve(lake: Path, target: dict[str, Any], give_up_s: float, ending: threadi
     from engine.notify.apprise_sender import AppriseSender
 
     folder = lake / FOLDER / target["name"]
-    sender = TargetSender(folder, target["name"], AppriseSender(target["url"]), target["burst"], give_up_s, _say)
+    sender = TargetSender(
+        folder, target["name"], AppriseSender(target["url"]), target["burst"], give_up_s, partial(report, "warning")
+    )
     turn = Turn(folder)
     while True:
         try:
             ended = ending.is_set()  # looked at before: what came until then is still sent
             busy = turn.ours() and sender.step(ended)
         except OSError as error:
-            _say(f"notify target {target['name']}: {folder}: {error.strerror}; waiting")
+            report("warning", f"notify target {target['name']}: {folder}: {error.strerror}; waiting")
             busy, ended = False, ending.wait(10)
         if busy:
             continue
@@ -103,10 +107,6 @@ class Turn:
                 return False
             self._lock = lock
         return True
-
-
-def _say(text: str) -> None:
-    print(f"engine: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from analytics.status import look
 from analytics.status_text import lines
+from engine.metrics import SourceTotals
 from engine.sensor_lock import SensorLock
 from tests.analytics.small_lake import make_lake, segment
 from tests.commands import engine
@@ -46,7 +48,7 @@ def test_running__rates_drops_and_exit_code(lake: Path) -> None:
     [source] = found["sources"]
     assert (source["packets_per_s"], source["bits_per_s"], source["drops"]) == (1000.0, 1_000_000, {})
     counters(lake, 0.5, kernel_drops=7, pool_fill=80)
-    lock.wrong(["no packets on eth0 for 5 s or more"])
+    lock.tell(["no packets on eth0 for 5 s or more"], {})
     found = look(lake)
     assert found["exit_code"] == 1
     assert found["sources"][0]["drops"] == {"kernel_drops": 7}
@@ -112,3 +114,31 @@ def test_command__json_text_and_no_lake(lake: Path) -> None:
     assert json.loads(done.stdout)["lake"] == str(lake)
     done = engine("status", "--lake", lake / "nowhere")
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, "")
+
+
+def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """By name and values of labels, as Prometheus' own client reads it."""
+    families = list(text_string_to_metric_families(text))
+    assert all(family.documentation and family.type in ("counter", "gauge") for family in families)
+    return {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
+
+
+def test_metrics__counters_since_the_start_and_gauges(lake: Path) -> None:
+    lock = SensorLock(lake, "s1", ["eth0"])
+    hostile = 'eth0"} 9\n\\'
+    lock.tell(["no rows"], {hostile: SourceTotals(received=10**13, kernel_drops=7), "eth1": SourceTotals(rows=5)})
+    done = engine("status", "--lake", lake, "--metrics")
+    found = samples(done.stdout)
+    assert done.returncode == 1
+    assert found["packetlake_up", ("s1",)] == 1
+    assert found["packetlake_received_total", ("s1", hostile)] == 10**13
+    assert found["packetlake_kernel_drops_total", ("s1", hostile)] == 7
+    assert found["packetlake_rows_total", ("s1", "eth1")] == 5
+    assert found["packetlake_problems", ()] == 1
+    assert found["packetlake_alerts_open", ("high",)] == 0
+    assert found["packetlake_table_files", ("capture_stats",)] == 10
+    assert found["packetlake_disk_free_bytes", ()] > 0
+    lock.close()
+    found = samples(engine("status", "--lake", lake, "--metrics").stdout)
+    assert found["packetlake_up", ("s1",)] == 0
+    assert not any(name == "packetlake_received_total" for name, _ in found)

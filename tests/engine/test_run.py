@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import analytics
+from engine.sensor_lock import engines
 from engine.synth import GeneratedCapture
 from tests import builders
 from tests.commands import ROOT, Running, engine
@@ -259,6 +260,7 @@ def test_run__two_processes_and_the_dashboard_read_while_it_captures(
         time.sleep(1)
         packets.append(watch.answer("overview", range_text="5m")["kpi"]["packets"])
     watch.close()
+    [told] = engines(lake)
     outcomes = [results.get(timeout=60) for _ in readers]
     for reader in readers:
         reader.join(30)
@@ -269,6 +271,8 @@ def test_run__two_processes_and_the_dashboard_read_while_it_captures(
     assert all(seen > 1000 for seen, _ in outcomes)
     assert packets == sorted(packets)
     assert packets[-1] > packets[0]
+    assert told.running
+    assert told.counters[wire.capture]["received"] >= told.counters[wire.capture]["rows"] > 1000
 
 
 @pytest.mark.timeout(600)
