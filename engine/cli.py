@@ -124,6 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _lake(compact)
 
+    backup = command("backup", _backup, "copy the lake while it is in use; again, only what is new")
+    backup.add_argument("target", metavar="DIR", help="an empty directory, or an earlier backup")
+    backup.add_argument("--no-frames", action="store_true", help="without the raw frames")
+    _lake(backup)
+    restore = command("restore", _restore, "make a lake of a backup")
+    restore.add_argument("source", metavar="DIR", help="made by `engine backup`")
+    _lake(restore)
+
     status = command("status", _status, "say whether it captures, what is lost, what the lake holds, how long it lasts")
     how = status.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs; the exit code is 0, 1 see to it, 2 stopped")
@@ -474,6 +482,18 @@ def _compact(options: argparse.Namespace) -> int:
     done = compaction.compact(lake, plan, lambda text: report("warning", text))
     say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
     return 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from analytics import backup
+
+    return backup.run_backup(_lake_path(_load(options)), Path(options.target), not options.no_frames, say)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from analytics import backup
+
+    return backup.run_restore(Path(options.source), _lake_path(_load(options)), say)
 
 
 def _status(options: argparse.Namespace) -> int:
