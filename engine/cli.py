@@ -146,6 +146,12 @@ def _parser() -> argparse.ArgumentParser:
     retain.add_argument("--config", metavar="FILE", help="TOML file, for [retention] (default: as the last run had it)")
     _lake(retain)
 
+    service = command("service", _service, "print a systemd unit that captures from boot on")
+    service.add_argument("--iface", action="append", metavar="NAME", help="interface; repeat for several")
+    service.add_argument("--config", metavar="FILE", help="TOML file that the service reads, see `engine config`")
+    service.add_argument("--port", type=int, metavar="N", help="of the dashboard (default 8050)")
+    service.add_argument("--no-dashboard", action="store_true", help="capture only")
+
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
     geoip.add_argument("action", nargs="?", choices=("status", "install", "use", "ipinfo"), default="status")
     geoip.add_argument("path", nargs="?", metavar="PATH", help="for `use`: a MaxMind-format database")
@@ -494,6 +500,14 @@ def _restore(options: argparse.Namespace) -> int:
     from analytics import backup
 
     return backup.run_restore(Path(options.source), _lake_path(_load(options)), say)
+
+
+def _service(options: argparse.Namespace) -> int:
+    from engine import service
+
+    _load(options)  # what is wrong with it is said now, not at the next boot
+    print(service.unit(options.iface or (), options.config, options.port, not options.no_dashboard), end="")  # noqa: T201
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

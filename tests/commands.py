@@ -22,10 +22,17 @@ def engine(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[st
 class Running:
     """An `engine run` in the background; standard error goes to a file that `wait_for` watches."""
 
-    def __init__(self, prefix: Sequence[str], words: Sequence[str | Path], log: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        prefix: Sequence[str],
+        words: Sequence[str | Path],
+        log: Path,
+        start: Sequence[str] = ENGINE,
+        **options: Any,
+    ) -> None:
         self.log = log
         with log.open("w") as file:
-            command = [*prefix, *ENGINE, *map(str, words)]
+            command = [*prefix, *start, *map(str, words)]
             self.process = subprocess.Popen(command, stderr=file, stdout=file, cwd=ROOT, **options)
 
     def wait_for(self, text: str, timeout_s: float = 90) -> str:
