@@ -336,7 +336,7 @@ def _run(options: argparse.Namespace) -> int:
         ship_cli.start(lake, config)
         if geo is not None:
             companions.start_ipinfo(lake, geo)
-        return run.Dashboard(None, "") if listener is None else companions.start_dashboard(lake, listener, config.web)
+        return run.Dashboard() if listener is None else companions.start_dashboard(lake, listener, config.web)
 
     lake = _lake_path(config)
     file = os.path.abspath(options.config or settings.of_lake(lake))

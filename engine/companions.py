@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import socket
-import subprocess
-import sys
-import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
 from engine.log import report
+from engine.supervise import Companion
 
 if TYPE_CHECKING:
     from engine.companion_config import GeoConfig
     from engine.config import EngineConfig, WebConfig
     from engine.retention_config import RetentionConfig
-
-_RESTART_S: Final = 10.0
 
 
 def listen(web: WebConfig, lake: Path) -> socket.socket:
@@ -61,40 +55,18 @@ def start_dashboard(lake: Path, listener: socket.socket, web: WebConfig) -> Any:
     given = [f"--allow-host={host}" for host in web.allow_hosts]
     given += [f"--tls-cert={web.tls_cert}", f"--tls-key={web.tls_key}"] if web.tls_cert else []
     given += [] if web.login else ["--no-login"]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "webui",
-            "--lake",
-            str(lake),
-            "--fd",
-            str(descriptor),
-            "--with-parent",
-            str(os.getpid()),
-            *given,
-        ],
-        pass_fds=[descriptor],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
+    words = ["webui", "--lake", str(lake), "--fd", str(descriptor), "--with-parent", str(os.getpid()), *given]
+    process = Companion("the dashboard", words, fds=[descriptor])
     host, port = listener.getsockname()[:2]
     name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return Dashboard(process, first_link(lake, f"http{'s' if web.tls_cert else ''}://{name}:{port}", web.login))
+    address = f"http{'s' if web.tls_cert else ''}://{name}:{port}"
+    return Dashboard(process, listener, first_link(lake, address, web.login))
 
 
 def start_upkeep(lake: Path, retention: RetentionConfig) -> None:
     """What merges small segments and deletes old ones: a process of the lowest priority that ends with us."""
     given = ["--with-parent", str(os.getpid()), "--retention", json.dumps(asdict(retention))]
-    command = [sys.executable, "-m", "analytics.compaction", "--lake", str(lake), *given]
-
-    def supervise() -> None:
-        while True:  # as long as we live: a daemon thread, whose end the process takes for its parent's
-            code = subprocess.run(command, stdin=subprocess.DEVNULL, start_new_session=True, check=False).returncode
-            report("warning", f"what merges and deletes segments ended with code {code}; starting it again")
-            time.sleep(_RESTART_S)
-
-    threading.Thread(target=supervise, name="upkeep", daemon=True).start()
+    Companion("what merges and deletes segments", ["analytics.compaction", "--lake", str(lake), *given])
 
 
 def first_link(lake: Path, address: str, login: bool) -> str:
@@ -120,26 +92,14 @@ def start_rules(lake: Path, config: EngineConfig) -> None:
     """What runs rules over the lake, when there are any, as a process of its own; it ends with us."""
     if not (config.sigma.files or config.rules.files.sql) or not config.detection.enabled:
         return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "analytics.rule_process", "--lake", str(lake), "--with-parent", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
-    assert process.stdin is not None
-    with process.stdin, contextlib.suppress(OSError):  # it has ended already, and said why
-        pickle.dump(config, process.stdin)
+    words = ["analytics.rule_process", "--lake", str(lake), "--with-parent", str(os.getpid())]
+    Companion("what runs rules over the lake", words, pickle.dumps(config))
 
 
 def start_ipinfo(lake: Path, geo: GeoConfig) -> None:
     """What asks ipinfo.io about addresses, as a process of its own; it ends with us."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "analytics.ipinfo", "--lake", str(lake), "--with-parent", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is ours to handle
-    )
-    assert process.stdin is not None
-    with process.stdin, contextlib.suppress(OSError):  # it has ended already, and said why
-        process.stdin.write(json.dumps(asdict(geo)).encode())
+    words = ["analytics.ipinfo", "--lake", str(lake), "--with-parent", str(os.getpid())]
+    Companion("what asks ipinfo.io", words, json.dumps(asdict(geo)).encode())
 
 
 def new_link(lake: Path, user: str | None = None) -> str:

@@ -23,7 +23,9 @@ _SAMPLE_S: Final = 0.2
 
 
 class LiveSourceLike(Source, Protocol):
-    """A source with a descriptor to wait on."""
+    """A source with a descriptor to wait on. `down`: the interface is, and the source waits for it to be up again."""
+
+    down: bool
 
     def fileno(self) -> int:
         """Readable when frames wait. `read` is also called when none do: a vanished interface is noticed there."""
@@ -50,6 +52,10 @@ class Exchange(Protocol):
     stopping: threading.Event
     usage: Usage
 
+    @property
+    def crowded(self) -> bool:
+        """More batches are under way than usual: better few full ones than many small ones."""
+
     def take(self) -> FrameBatch | None:
         """A free batch; waits for one. None when none will come."""
 
@@ -71,6 +77,7 @@ class Feed:
         self.source = source
         self.counts = Counts()
         self.refused = False
+        self.trouble = ""  # of a live source, for `engine status`: down, or ended
         self._exchange = exchange
         self._report = report
         self._batch: FrameBatch | None = None
@@ -140,7 +147,9 @@ class Feed:
         while not ended and not self._exchange.stopping.is_set():
             poller.poll(POLL_S * 1000)
             ended = self.read() is ReadResult.END
-            self.hand_on(HAND_OFF_S)
+            self._follow(source, ended)
+            if not self._exchange.crowded:
+                self.hand_on(HAND_OFF_S)
             if time.monotonic() - sampled >= _SAMPLE_S:
                 sampled = time.monotonic()
                 self.observe()
@@ -149,6 +158,14 @@ class Feed:
         self.hand_on()
         self.observe(final=True)
         source.close()
+
+    def _follow(self, source: LiveSourceLike, ended: bool) -> None:
+        """Say it when the interface goes down and when it is up again."""
+        before = self.trouble
+        self.trouble = "capture has ended" if ended else "is down" if source.down else ""
+        if before != self.trouble and not ended:
+            news = "went down; capture goes on when it is up again" if source.down else "is up again"
+            self._report("warning", f"interface {self.name} {news}")
 
     def _drain(self, source: LiveSourceLike) -> None:
         """At stop: what the kernel still holds is read for a bounded time; the rest is an own drop."""

@@ -204,6 +204,11 @@ class Pipeline:
             sums[feed.name] += feed.counts.received
         return sums
 
+    @property
+    def troubles(self) -> list[str]:
+        """Interfaces that deliver nothing just now, and why."""
+        return [f"interface {feed.name}: {feed.trouble}" for feed in self._feeds if feed.trouble]
+
     def notice(self, found: Finding) -> None:
         """Have the analyse thread make an alert of it."""
         self._notices.put(found)
@@ -213,6 +218,11 @@ class Pipeline:
         self._analyser.configure(config)
 
     # --- the feeds' exchange ---------------------------------------------------------------------------------
+
+    @property
+    def crowded(self) -> bool:
+        """More than a quarter of the batches are under way."""
+        return 4 * self._free.qsize() < 3 * self._pool
 
     def take(self) -> FrameBatch | None:
         """A free batch; waits for one. None when none will come: the run has failed."""

@@ -19,28 +19,23 @@ from engine.config import EngineConfig
 from engine.errors import CaptureError, EngineError
 from engine.log import kept, report, say
 from engine.metrics import TOTAL_FIELDS, SourceTotals
+from engine.supervise import Companion
 
 GENERATED = "generated"  # the source's name when capturing is not allowed
 
 
 @dataclass(slots=True)
 class Dashboard:
-    """The dashboard's process and the link that opens it."""
+    """The dashboard's process, its socket, kept for its next start should it end, and the link that opens it."""
 
-    process: Any
-    link: str
-
-    def check(self) -> None:
-        """Say it once when the process has ended by itself."""
-        if self.process is not None and self.process.poll() is not None:
-            report("error", f"the dashboard ended with code {self.process.returncode}; capture goes on")
-            self.process = None
+    process: Companion | None = None
+    listener: Any = None
+    link: str = ""
 
     def close(self) -> None:
         """Stop it and wait for its end."""
         if self.process is not None:
-            self.process.terminate()
-            self.process.wait(timeout=3)
+            self.process.close()
 
 
 def become_unprivileged(
@@ -143,6 +138,7 @@ def run(
     from engine.capture.pacing import Pace
     from engine.capture.savefile import SavefileSource
     from engine.pipeline import Pipeline
+    from engine.presence import Presence
     from engine.reload import Reload
     from engine.sensor_lock import SensorLock
     from engine.synth import GeneratedCapture
@@ -150,11 +146,11 @@ def run(
     from engine.writer import init_lake
 
     sources = [] if generated else _open_interfaces(names, config)
-    dashboard, lock = Dashboard(None, ""), None
+    dashboard, presence = Dashboard(), None
     try:
         drop()
         init_lake(lake)
-        lock = SensorLock(lake, config.lake.sensor, [GENERATED] if generated else names)
+        presence = Presence(lake, SensorLock(lake, config.lake.sensor, [GENERATED] if generated else names))
         _leave_settings(config, lake)
         pipeline = Pipeline(lake, config, report, live=not generated)
         if generated:
@@ -171,10 +167,10 @@ def run(
         say("Ctrl-C stops")
         watchdog = None if generated else Watchdog(config.watchdog)
         reload = load and Reload(load, config_file, config, lake, report, lambda used: _leave_settings(used, lake))
-        return _finish(pipeline, lake, dashboard, watchdog, lock, reload)
+        return _finish(pipeline, lake, watchdog, presence, reload)
     finally:
-        if lock is not None:
-            lock.close()
+        if presence is not None:
+            presence.close()
         dashboard.close()
         for source in sources:
             source.close()
@@ -241,7 +237,7 @@ def replay(
     if tell_run is not None:
         tell_run(pipeline.run)
     pipeline.start_replay([SavefileSource(f, config.capture.bpf_filter) for f in files], pace)
-    return _finish(pipeline, lake, Dashboard(None, ""))
+    return _finish(pipeline, lake)
 
 
 def _leave_at_once(_number: int, _frame: object) -> None:
@@ -257,9 +253,7 @@ def on_signals(handler: Callable[[int, Any], None]) -> None:
             signal.signal(number, handler)
 
 
-def _finish(
-    pipeline: Any, lake: Path, dashboard: Dashboard, watchdog: Any = None, lock: Any = None, reload: Any = None
-) -> int:
+def _finish(pipeline: Any, lake: Path, watchdog: Any = None, presence: Any = None, reload: Any = None) -> int:
     """Wait for the end or a signal, stop in order, print the summary."""
     stopping: list[int] = []
 
@@ -274,9 +268,8 @@ def _finish(
     ended = False
     while not ended and not stopping:
         ended = pipeline.wait(0.2)
-        dashboard.check()
         if watchdog is not None:
-            _watch(watchdog, lock, pipeline)
+            _watch(watchdog, presence, pipeline)
         if reload is not None and reload.asked:
             reload.take(pipeline)
         _progress(pipeline.totals, time.monotonic() - started)
@@ -285,10 +278,13 @@ def _finish(
     if not pipeline.wait(2.0):
         raise CaptureError("the engine did not stop within 5 s; segments published before are complete")
     print_summary(pipeline.totals, time.monotonic() - started, lake, pipeline.flow_memory)
+    if presence is not None and not stopping:
+        report("error", "no interface is left to capture on")
+        return 1
     return 2 if pipeline.incomplete else 0
 
 
-def _watch(watchdog: Any, lock: Any, pipeline: Any) -> None:
+def _watch(watchdog: Any, presence: Any, pipeline: Any) -> None:
     """Have the watchdog look, and say what it found: here, in an incident, and to `engine status`."""
     totals = pipeline.totals
     rows = sum(t.rows for t in totals.values())
@@ -297,7 +293,7 @@ def _watch(watchdog: Any, lock: Any, pipeline: Any) -> None:
         report("warning", line)
     for finding in watchdog.findings:
         pipeline.notice(finding)
-    lock.tell(watchdog.wrong, totals)
+    presence.tell(pipeline.troubles + watchdog.wrong, totals)
 
 
 def _on_terminal() -> bool:
@@ -352,8 +348,8 @@ def serve(dashboard: Dashboard) -> int:
     """Wait for the dashboard's end or a signal."""
     stopping: list[int] = []
     on_signals(lambda number, _: stopping.append(number))
-    while not stopping and dashboard.process.poll() is None:
+    assert dashboard.process is not None
+    while not stopping and dashboard.process.running:
         time.sleep(0.1)
-    code = dashboard.process.poll()
     dashboard.close()
-    return int(code or 0)
+    return 0 if stopping else dashboard.process.code

@@ -24,7 +24,6 @@ from engine.segment_file import store_error
 FOLDER: Final = ".engines"
 _PREFIX: Final = "sensor="
 _PATIENCE_S: Final = 0.5  # somebody may just be looking
-_TELL_S: Final = 1.0
 
 
 class SensorLock:
@@ -33,31 +32,47 @@ class SensorLock:
     def __init__(self, lake: Path, sensor: str, sources: Sequence[str]) -> None:
         self._path = lake / FOLDER / f"{_PREFIX}{sensor}"
         self._state: dict[str, Any] = {"pid": os.getpid(), "since": time.time(), "sources": list(sources), "wrong": []}
-        self._told_at = 0.0
+        self._fd = self._take()
+        self._write()
+
+    def _take(self) -> int:
+        """Make and lock the file. Returns its descriptor."""
         try:
             self._path.parent.mkdir(exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise store_error(self._path, error) from None
         deadline = time.monotonic() + _PATIENCE_S
-        while not _locked(self._fd, fcntl.LOCK_EX):
+        while not _locked(fd, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                pid = _state(self._fd).get("pid", "unknown")
-                os.close(self._fd)
+                pid, sensor = _state(fd).get("pid", "unknown"), self._path.name.removeprefix(_PREFIX)
+                os.close(fd)
+                lake = self._path.parents[1]
                 raise StoreError(
                     f"lake {lake}: process {pid} captures as sensor {sensor} already; stop it, or give --sensor NAME"
                 )
             time.sleep(0.02)
+        return fd
+
+    def is_there(self) -> bool:
+        """False when the file, most likely with the lake, was deleted underneath."""
+        try:
+            return os.stat(self._path).st_ino == os.fstat(self._fd).st_ino
+        except OSError:
+            return False
+
+    def take_again(self) -> None:
+        """After it was deleted. Raises StoreError when another engine was faster, or it cannot be made."""
+        fd = self._take()
+        os.close(self._fd)
+        self._fd = fd
         self._write()
 
     def tell(self, wrong: list[str], totals: Mapping[str, SourceTotals]) -> None:
-        """What is wrong just now, and the totals by source since the start, for `engine status`; each second."""
-        now = time.monotonic()
-        if wrong != self._state["wrong"] or now - self._told_at >= _TELL_S:
-            self._told_at = now
-            counters = {source: {n: getattr(t, n) for n in TOTAL_FIELDS} for source, t in totals.items()}
-            self._state |= {"wrong": wrong, "counters": counters}
-            self._write()
+        """What is wrong just now, and the totals by source since the start, for `engine status`."""
+        counters = {source: {n: getattr(t, n) for n in TOTAL_FIELDS} for source, t in totals.items()}
+        self._state |= {"wrong": wrong, "counters": counters}
+        self._write()
 
     def close(self) -> None:
         """An orderly end."""

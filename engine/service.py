@@ -14,17 +14,17 @@ _UNIT: Final = """\
 Description=PacketLake: packet capture into columns
 Wants=network-online.target
 After=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
-# It stops in order within 5 s. 2: the operator must change something, so trying again would not help.
+# It stops in order within 5 s. It is tried again for ever: an interface may come later than we do.
 KillMode=mixed
 TimeoutStopSec=15
 Restart=on-failure
-RestartPreventExitStatus=2
-RestartSec=2
+RestartSec=10
 
 # An account of its own, and of root's rights only what opening an interface takes; given up once it is open.
 DynamicUser=yes

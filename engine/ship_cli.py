@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import ConfigError
 from engine.log import report, say
+from engine.supervise import Companion
 
 if TYPE_CHECKING:
     from engine.config import EngineConfig
@@ -89,15 +87,8 @@ def start(lake: Path, config: EngineConfig) -> None:
     if not config.ship.url:
         return
     given = json.dumps(asdict(config.ship)).encode()
-    command = [sys.executable, "-m", "analytics.ship", "--lake", str(lake), "--with-parent", str(os.getpid())]
-
-    def supervise() -> None:
-        while True:  # as long as we live: a daemon thread, whose end the process takes for its parent's
-            code = subprocess.run(command, input=given, start_new_session=True, check=False).returncode
-            report("warning", f"what ships segments ended with code {code}; starting it again")
-            time.sleep(_RESTART_S)
-
-    threading.Thread(target=supervise, name="ship", daemon=True).start()
+    words = ["analytics.ship", "--lake", str(lake), "--with-parent", str(os.getpid())]
+    Companion("what ships segments", words, given)
 
 
 def check(config: EngineConfig, lake: Path) -> None:

@@ -54,7 +54,8 @@ _GRACE_S: Final = 3 * RETIRE_MS / 1000  # by then the kernel has handed over the
 class LiveSource:
     """One interface, or with `fanout_group` one share of it. All calls come from one thread at a time.
 
-    Attributes: name; link_type (savefile value, after open); warnings (lines for the operator, after open).
+    Attributes: name; link_type (savefile value, after open); warnings (lines for the operator, after open); down (the
+    interface is; frames come again when it is up).
     """
 
     def __init__(self, name: str, config: CaptureConfig, fanout_group: int | None = None) -> None:
@@ -70,6 +71,7 @@ class LiveSource:
         self._delivered = 0
         self._totals = SourceCounters()
         self._last = Stats()
+        self.down = False
         self._failure = ""
         self._failed_at = 0.0
 
@@ -160,7 +162,7 @@ class LiveSource:
     def read(self, batch: FrameBatch) -> ReadResult:
         """Append frames until the batch is full (FULL) or none is waiting (IDLE).
 
-        Raises CaptureError when the interface went away or down, after all frames before that were delivered, and
+        Raises CaptureError when the interface went away, after all frames before that were delivered, and
         ConfigError when not even an empty batch can take a frame of snaplen bytes.
         """
         if not self._handle:
@@ -179,11 +181,8 @@ class LiveSource:
             return ReadResult.FULL
         if status < 0:
             self._note_failure(error_text(self._handle))
-        elif fresh == 0 and library().pcap_get_required_select_timeout(self._handle):
-            # libpcap asks to be polled often exactly while the interface is down; it would wait for ever, silently.
-            self._note_failure("the interface went down")
-        elif self._failure == "the interface went down":
-            self._failure = ""  # up again within the grace time
+        else:  # libpcap asks to be polled often exactly while the interface is down, and says nothing
+            self.down = fresh == 0 and bool(library().pcap_get_required_select_timeout(self._handle))
         if self._failure and fresh == 0:
             self._raise_when_drained()
         return ReadResult.IDLE

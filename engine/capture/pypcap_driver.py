@@ -60,6 +60,7 @@ class PypcapSource:
         self._delivered = 0
         self._totals = SourceCounters()
         self._last = (0, 0, 0)
+        self.down = False  # this API does not tell
 
     def open(self) -> None:
         """Open the interface. Raises CaptureError, or ConfigError for the filter."""

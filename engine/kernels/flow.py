@@ -207,10 +207,12 @@ def quiet_reason(bits):
 
 @helper
 def _is_over(slot, at, kind, tcp, seq, ts, records, index, ended, limits, state):
-    """End the flow found when this packet begins another: it was quiet too long, or this is a SYN of its own."""
+    """End the flow found when this packet begins another: it was quiet too long, the clock was set back by as much, or
+    this is a SYN of its own."""
     bits = records[slot, r.R_STATE]
     closed = is_closed(bits)
-    if ts - records[slot, r.R_LAST] > (limits[L_LINGER_NS] if closed else limits[L_IDLE_NS]):
+    quiet = ts - records[slot, r.R_LAST]
+    if quiet > (limits[L_LINGER_NS] if closed else limits[L_IDLE_NS]) or quiet < -limits[L_IDLE_NS]:
         reason = quiet_reason(bits)
     elif tcp & (TCP_SYN | TCP_ACK) == TCP_SYN and (bits & r.STATE_SYN == 0 or records[slot, r.R_ISN] != seq):
         reason = quiet_reason(bits) if closed else r.END_REUSED

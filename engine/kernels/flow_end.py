@@ -41,13 +41,15 @@ def _end(slot, reason, records, index, ended, seeds, state):
 
 @kernel
 def sweep(records, index, ended, seeds, limits, state):
-    """End every flow that has been quiet too long at state[T_CLOCK]. Arrays as in `flow.follow`."""
+    """End every flow that has been quiet too long at state[T_CLOCK], or is as far ahead of it: then the clock was set
+    back. Arrays as in `flow.follow`."""
     now = state[T_CLOCK]
     for slot in range(state[T_HIGH]):
         if _is_live(records, slot):
             bits = records[slot, r.R_STATE]
             limit = limits[L_LINGER_NS] if is_closed(bits) else limits[L_IDLE_NS]
-            if now - records[slot, r.R_LAST] > limit:
+            quiet = now - records[slot, r.R_LAST]
+            if quiet > limit or quiet < -limits[L_IDLE_NS]:
                 _end(slot, quiet_reason(bits), records, index, ended, seeds, state)
     state[T_SWEEP_AT] = now + SWEEP_NS
 
