@@ -124,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _lake(compact)
 
+    doctor = command("doctor", _doctor, "say what keeps captures from being complete here, and what mends it")
+    doctor.add_argument("--iface", action="append", metavar="NAME", help="interface; repeat for several")
+    doctor.add_argument("--json", action="store_true", help="for programs; exit code 1 when something wants attention")
+    doctor.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`")
+    _lake(doctor)
+
+    selftest = command("selftest", _selftest, "send known attacks through the whole engine, and say what was found")
+    selftest.add_argument("--live", action="store_true", help="over a private wire (root), 30 s; default: a savefile")
+    selftest.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`: does yours find them?")
+
     backup = command("backup", _backup, "copy the lake while it is in use; again, only what is new")
     backup.add_argument("target", metavar="DIR", help="an empty directory, or an earlier backup")
     backup.add_argument("--no-frames", action="store_true", help="without the raw frames")
@@ -488,6 +498,23 @@ def _compact(options: argparse.Namespace) -> int:
     done = compaction.compact(lake, plan, lambda text: report("warning", text))
     say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from analytics import lake_checks
+    from engine import checks
+
+    config = _load(options)
+    lake = _lake_path(config)
+    found = [*checks.machine(config, lake), *lake_checks.lake(lake, config.retention, config.frames.mode != "off")]
+    return checks.show(found, options.json)
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from benchmarks import selftest
+
+    _load(options)  # what is wrong with it is said in one line
+    return selftest.run(options.live, Path(options.config).absolute() if options.config else None)
 
 
 def _backup(options: argparse.Namespace) -> int:
