@@ -7,15 +7,18 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from analytics.alert_state import AlertState
 from analytics.geo import Locator
 from analytics.listing import live_segments
-from analytics.segments import HOUR_S, SegmentIndex
+from analytics.segments import HOUR_S, Segment, SegmentIndex
 from analytics.store import connect, require_lake
 from analytics.watch import mirror
 from analytics.watch.timerange import US, Span, TimeRange, resolve
@@ -28,6 +31,7 @@ MEMORY: Final = "1GB"
 READ_S: Final = 0.4  # how long an answer reads before it uses what is there; the next one reads on
 UPDATE_S: Final = 0.8  # mirrors are not looked at more often
 IN_ORDER: Final = ("packets", "capture_stats", "rollup_1s", "rollup_1m")  # a segment's first row is its oldest
+MOST_FOOTERS: Final = 100_000  # row counts of segments that are kept
 SLACK_S: Final = 60  # rows of packets may be so much out of order
 ALERTS: Final = 20_000  # of these the newest are kept in memory
 _FUNCTIONS: Final[
@@ -45,6 +49,7 @@ class WatchLake:
         self._con = connect(self.path, threads=1, memory_limit=MEMORY)
         self._con.execute("SET python_enable_replacements = false")
         self._lock = threading.Lock()  # of the indexes
+        self._rows_of: dict[str, int] = {}
         self._indexes = {table: SegmentIndex(self.path, table) for table in TABLES}
         self._local = threading.local()
         self._replace_listing()
@@ -100,16 +105,39 @@ class WatchLake:
 
     def files(self, table: str, span: Span) -> list[str]:
         """Paths of the segments that can hold rows of the span, the oldest first."""
-        start, end = span.start_us / US - SLACK_S, span.end_us / US + SLACK_S
         if table == "addresses":  # what is known of an address may be older
             return live_segments(self.path, table)
         if table == "alert_events":  # what people say of an incident may be of any time
             return live_segments(self.path, table)
+        return [segment.path for segment in reversed(self._segments(table, span))]
+
+    def _segments(self, table: str, span: Span) -> list[Segment]:
+        """The newest first."""
+        start, end = span.start_us / US - SLACK_S, span.end_us / US + SLACK_S
         if table not in IN_ORDER:
             end = (end // HOUR_S + 1) * HOUR_S
         with self._lock:
-            found = self._indexes[table].within(start, end)
-        return [segment.path for segment in reversed(found)]
+            return self._indexes[table].within(start, end)
+
+    def newest_rows(self, table: str, span: Span, most: int) -> Span:
+        """The span, or its end with about so many rows of the table: what may be read whole for an answer."""
+        rows = 0
+        for segment in self._segments(table, span):
+            rows += self._rows_in(segment.path)
+            if rows > most:
+                return replace(span, start_us=max(span.start_us, min(int(segment.start * US), span.end_us - US)))
+        return span
+
+    def _rows_in(self, path: str) -> int:
+        """Rows of a segment by its footer, read once; a segment that has gone or is damaged has none."""
+        if path not in self._rows_of:
+            if len(self._rows_of) > MOST_FOOTERS:
+                self._rows_of.clear()
+            try:
+                self._rows_of[path] = int(pq.read_metadata(path).num_rows)
+            except (OSError, pa.ArrowException):
+                return 0
+        return self._rows_of[path]
 
     # --- what the lake is like now ------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import analytics
+from analytics.watch.answers import applications
 from analytics.watch.answers.application_lists import APPLICATIONS
 from analytics.watch.application_fields import APPLICATION_FIELDS
 from analytics.watch.filters import parse
@@ -127,3 +128,29 @@ def test_places_hold_every_host_once(watch: Watch) -> None:
     hosts = sum(found["countries"]["hosts"]) + found["unlocated"]["hosts"] + found["internal"]["hosts"]
     assert hosts == _ask(watch, "hosts")["total"] > 0
     assert not found["database"]
+
+
+def test_more_rows_than_can_be_listed__the_newest_and_since_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(applications, "MOST_ROWS", 250)
+    lake = make_lake(tmp_path / "lake")
+    segment(lake, "packets", [{"ts": NOON}, {"ts": NOON + timedelta(seconds=599)}])
+    for n in range(10):
+        at = NOON + timedelta(seconds=60 * n)
+        rows = [
+            {"ts": at + timedelta(milliseconds=i), "query": f"n{n}.example", "rcode": "NOERROR"} for i in range(100)
+        ]
+        segment(lake, "dns", rows, name=f"{int(at.replace(tzinfo=UTC).timestamp() * 1e6)}-0")
+    watch = Watch(lake)
+    try:
+        answer = _ask(watch, "dns")
+        start = NOON + timedelta(seconds=60 * 7)  # the segment with which it became too many is in
+        assert answer["since_us"] == int(start.replace(tzinfo=UTC).timestamp() * 1e6)
+        assert answer["totals"]["count"] == sum(map(sum, answer["timeline"]["series"].values())) == 300
+        assert sorted(answer["names"]["name"]) == ["n7.example", "n8.example", "n9.example"]
+        monkeypatch.setattr(applications, "MOST_ROWS", 1000)
+        answer = _ask(watch, "dns", limit=1)
+        assert (answer["since_us"], answer["totals"]["count"]) == (None, 1000)
+    finally:
+        watch.close()

@@ -157,7 +157,9 @@
       for (let at = 0; at < 3; at += 1) list(at);
       if (name === "tls") certificates();
       rows();
-      P.setText("applications-note", last.filter && last.filter.ignored.length ? `not applied here: ${last.filter.ignored.join(" ")}` : "");
+      const ignored = last.filter && last.filter.ignored.length ? `not applied here: ${last.filter.ignored.join(" ")}` : "";
+      const since = last.since_us ? `only from ${F.when(last.since_us)} on: the range has too many rows to list them all` : "";
+      P.setText("applications-note", [ignored, since].filter(Boolean).join(" · "));
     },
   });
 })();

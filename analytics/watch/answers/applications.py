@@ -16,6 +16,8 @@ PARAMS: Final = (
 )
 _ENDS: Final = "ts, src_ip, src_port, dst_ip, dst_port, flow_id"
 _QUANTILES: Final = (50, 95, 99)
+# Each list reads every row: a second and a half of CPU for so many. Of more, the newest are shown, and since when.
+MOST_ROWS: Final = 1_500_000
 
 
 def statements(table: str) -> Callable[[Context], dict[str, Statement]]:
@@ -57,6 +59,7 @@ def _line(ctx: Context, table: str) -> Statement:
 
 
 def _answer(ctx: Context, table: str) -> dict[str, Any]:
+    asked, ctx.span = ctx.span, ctx.lake.newest_rows(table, ctx.span, MOST_ROWS)
     about, where = APPLICATIONS[table], ctx.where(table)
     select = ", ".join(f"{sql} AS {name}" for name, sql in about.totals.items())
     totals = ctx.one(f"SELECT {select} FROM {{{table}}} WHERE {where.sql}", **where.values)
@@ -64,6 +67,7 @@ def _answer(ctx: Context, table: str) -> dict[str, Any]:
         name: ctx.columns(_limited(_list(ctx, table, counted), ctx.p.top)) for name, counted in about.lists.items()
     }
     return {
+        "since_us": None if ctx.span == asked else ctx.span.start_us,
         "totals": dict(zip(about.totals, totals, strict=True)), "timeline": _timeline(ctx, table), **lists,
         "rows": ctx.columns(_limited(_rows(ctx, table), ctx.p.limit)),
     }  # fmt: skip
@@ -89,7 +93,7 @@ def _timeline(ctx: Context, table: str) -> dict[str, Any]:
 
 @question("dns", "Names asked for", params=PARAMS, statements=statements("dns"))
 def dns(ctx: Context) -> dict[str, Any]:
-    """totals: {count, answered, unanswered, nxdomain, errors, names, clients, servers, latency_p50_us, latency_p95_us,
+    """since_us: None, or when the newest 1.5 million rows begin: the answer is about these; totals: {count, answered, unanswered, nxdomain, errors, names, clients, servers, latency_p50_us, latency_p95_us,
     latency_p99_us}; timeline: {start_s, step_s, series: {name: [] rows}, latency: {p50_us, p95_us, p99_us: []}};
     names: {name, count, clients: []}; failing: as names, with an error; rcodes: {rcode, count: []} (`none` without an
     answer); types: {qtype, count: []}; servers: {server, count, p50_us: []}; clients: {client, count, names: []};
@@ -100,7 +104,7 @@ def dns(ctx: Context) -> dict[str, Any]:
 
 @question("tls", "TLS handshakes", params=PARAMS, statements=statements("tls"))
 def tls(ctx: Context) -> dict[str, Any]:
-    """totals: {count, names, clients, servers, resumed, alerts, old (TLS 1.1 and before), certificates, self_signed,
+    """since_us: as of `dns`; totals: {count, names, clients, servers, resumed, alerts, old (TLS 1.1 and before), certificates, self_signed,
     expired, ends_soon (within 30 days), questionable (either), fingerprints}; timeline: {start_s, step_s, series}; names: {name, count, clients};
     versions: {version, count}; ciphers: {cipher, count}; ja4, ja3: {ja4 | ja3, count, clients}; ja4s: {ja4s, count,
     servers}; alpn: {alpn, count}; servers: {server, count, clients}; certificates: {sha256, count, subject, issuer,
@@ -113,7 +117,7 @@ def tls(ctx: Context) -> dict[str, Any]:
 
 @question("http", "HTTP requests", params=PARAMS, statements=statements("http"))
 def http(ctx: Context) -> dict[str, Any]:
-    """totals: {count, hosts, clients, servers, errors (400 and above), failed (500 and above), bytes, with_credentials,
+    """since_us: as of `dns`; totals: {count, hosts, clients, servers, errors (400 and above), failed (500 and above), bytes, with_credentials,
     agents, latency_p50_us, latency_p95_us, latency_p99_us}; timeline: as of `dns`, by class of status; hosts: {host,
     count, clients, bytes}; paths: {path, count, clients}; statuses: {status, count}; methods: {method, count}; agents:
     {user_agent, count, clients}; software: {server, count, servers}; types: {content_type, count, bytes}; servers:
@@ -125,7 +129,7 @@ def http(ctx: Context) -> dict[str, Any]:
 
 @question("quic", "QUIC connections", params=PARAMS, statements=statements("quic"))
 def quic(ctx: Context) -> dict[str, Any]:
-    """totals: {count, names, clients, servers, resumed, early_data, unnamed, fingerprints}; timeline: {start_s, step_s,
+    """since_us: as of `dns`; totals: {count, names, clients, servers, resumed, early_data, unnamed, fingerprints}; timeline: {start_s, step_s,
     series}; names: {name, count, clients}; versions, ciphers, alpn: {version | cipher | alpn, count}; ja4, ja3, agents:
     {ja4 | ja3 | user_agent, count, clients}; servers: {server, count, clients}; rows: {ts, src_ip, src_port, dst_ip,
     dst_port, flow_id, sni, version, cipher, alpn, ja3, ja4, user_agent, resumed, early_data}, newest first.
