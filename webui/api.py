@@ -12,9 +12,10 @@ import importlib
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,7 @@ OURS: Final = frozenset({"range", "filter", "format", "explain", "part", "rows"}
 MAX_PCAP: Final = 1 << 30  # bytes of a capture file made by a browser's request
 MAX_PCAPS: Final = 2  # at a time: they take room in the temporary directory, which may be memory
 MUTE_HOURS: Final = 24 * 366
+SQL_RUNNER: Final = "PACKETLAKE_SQL"  # where the application keeps it
 
 
 class Opened:
@@ -60,7 +62,8 @@ def register(server: Flask, lake: Path | str, watch: Watch | None = None) -> Non
     get = opened if watch is None else lambda: watch
     blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
     _questions(blueprint, get)
-    _sql(blueprint, SqlRunner(opened.path))
+    runner = server.config[SQL_RUNNER] = SqlRunner(opened.path)
+    _sql(blueprint, runner)
     _alerts(blueprint, opened.path)
     _captures(blueprint, get)
     server.register_blueprint(blueprint)
@@ -157,9 +160,13 @@ def _encoded(watch: Watch, name: str, how: dict[str, Any]) -> Response:
 def _file(run: Callable[[Callable[[pa.RecordBatchReader], Any]], Any], form: str, name: str) -> Response:
     """Stream what `run` reads. It holds its connection while it runs, so it does so in a thread of its own."""
     stream = export.Stream(run, form)
+    return _attachment(stream.parts(), form, name, stream.close)
+
+
+def _attachment(parts: Iterable[bytes], form: str, name: str, close: Callable[[], None]) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{_file_name(name)}.{form}"'}
-    response = Response(stream.parts(), 200, headers, mimetype=export.MEDIA[form])
-    response.call_on_close(stream.close)
+    response = Response(parts, 200, headers, mimetype=export.MEDIA[form])
+    response.call_on_close(close)
     return response
 
 
@@ -186,16 +193,16 @@ def _text(given: dict[str, Any], name: str, most: int = 1_000) -> str | None:
     return value
 
 
-def _noted(runner: SqlRunner, sql: str, run_id: str | None) -> dict[str, Any]:
+def _noted(runner: SqlRunner, sql: str, run_id: str | None) -> Response:
     """The result; what ran, and how it ended, is kept for the person."""
     book = importlib.import_module("webui.sql_book")
     try:
-        answer = runner.show(sql, g.user, run_id)
+        answer = runner.show(sql, g.user, run_id, alive=_still_there())
     except EngineError as error:
         book.note(runner.lake, g.user, sql, error=str(error)[:300])
         raise
-    book.note(runner.lake, g.user, sql, ms=answer["ms"], rows=answer["count"])
-    return answer
+    book.note(runner.lake, g.user, sql, ms=answer.ms, rows=answer.rows)
+    return Response(answer.body, mimetype="application/json")
 
 
 def _sql(blueprint: Blueprint, runner: SqlRunner) -> None:
@@ -207,7 +214,7 @@ def _sql(blueprint: Blueprint, runner: SqlRunner) -> None:
         run_id, form = _text(given, "id", 64), _text(given, "format", 20) or "json"
         if form == "json":
             try:
-                return _json(_noted(runner, sql, run_id))
+                return _noted(runner, sql, run_id)
             except EngineError as error:
                 if given.get("tell") is not True:
                     raise
@@ -215,8 +222,9 @@ def _sql(blueprint: Blueprint, runner: SqlRunner) -> None:
         if form not in export.MEDIA:
             raise ConfigError(f"format {form!r} is unknown; use json, {', '.join(export.MEDIA)}")
         _note("export", question="sql", format=form, sql=sql)
-        owner = g.user
-        return _file(lambda use: runner.use(sql, owner, use, run_id=run_id, limit_s=sqlrun.EXPORT_S), form, "query")
+        parts = runner.export(sql, g.user, form, run_id, _still_there())
+        first = next(parts, b"")  # nothing was sent yet: what is wrong can still be said properly
+        return _attachment(chain([first], parts), form, "query", parts.close)
 
     @blueprint.post("/sql/cancel")
     @answered("operator")

@@ -80,6 +80,7 @@ def serve(access: Access, listener: socket.socket, context: ssl.SSLContext | Non
         ident=None,
         url_scheme=scheme,
         clear_untrusted_proxy_headers=True,
+        channel_request_lookahead=1,  # else nobody learns that a browser went away while its answer is made
     )
     try:
         server.run()

@@ -18,7 +18,7 @@ from flask import Blueprint, Response, current_app, g, jsonify, request
 
 from engine.errors import ConfigError
 from webui import sql_book
-from webui.api import answered
+from webui.api import SQL_RUNNER, answered
 
 _schemas: dict[Path, dict[str, Any]] = {}
 _lock = threading.Lock()
@@ -31,6 +31,7 @@ def blueprint() -> Blueprint:
     @routes.get("/schema")
     @answered("operator")
     def schema() -> Response:
+        current_app.config[SQL_RUNNER].warm()  # who opens the page will run something
         with _lock:  # it does not change while this version runs
             if _lake() not in _schemas:
                 _schemas.clear()

@@ -18,6 +18,7 @@ from analytics.watch.watch import Watch
 from tests.webui import attacks
 from tests.webui.traffic import Recorded, record
 from webui import auth, users
+from webui.api import SQL_RUNNER
 from webui.app import create_app
 from webui.security import Access
 
@@ -62,6 +63,7 @@ class Site:
 
     def close(self) -> None:
         self.server.close()
+        self.app.config[SQL_RUNNER].close()
         self.watch.close()
 
 
