@@ -60,7 +60,11 @@ class Tool:
     python: str = ""  # the module that an interpreter must have for it
 
 
+# Ours as a meter of flows, which is what several of them are.
+_FLOWS_ONLY = ("--no-packets", "--frames", "off", "--no-applications", "--no-detection")
 TOOLS = (
+    Tool("packetlake, flows only", "bidirectional flows with entropy, outcome, round trip; rollups; Parquet", 2_000_000,
+         lambda p, f: [sys.executable, "-m", "engine", "replay", p, "--lake", f / "lake", *_FLOWS_ONLY]),
     Tool("tcpdump -w /dev/null", "reads and copies", 1_000_000, lambda p, _: ["tcpdump", "-r", p, "-w", "/dev/null"]),
     Tool("tshark", "dissects, 12 fields as text", 10_000, lambda p, _: [
         "tshark", "-n", "-r", p, "-T", "fields", *(word for name in _FIELDS for word in ("-e", name))]),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
 from engine.applications import Applications
-from engine.config import EngineConfig
+from engine.config import EngineConfig, ScoringConfig
 from engine.detect.finding import Finding
 from engine.detect.rules import make_rules
 from engine.detect.rules.base import Rule
@@ -33,6 +33,12 @@ _APPLICATIONS_EVERY_S: Final = 8.0
 _ROWS_AT_ONCE: Final = 8192  # of one application that wait
 _QUIET_S: Final = 1.0  # without packets for so long, flows end by the clock of the machine
 _IN_FLIGHT_NS: Final = 2_000_000_000  # packets of the last two seconds may still be on their way
+
+
+def _scoring(config: EngineConfig) -> ScoringConfig:
+    """Scores are for rows, and for alerts: without both there are none."""
+    wanted = config.lake.packets or config.scoring.alert
+    return config.scoring if wanted else replace(config.scoring, enabled=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class Analyser:
         sensor = config.lake.sensor if live else f"{config.lake.sensor}.replay"
         self._learn_always = config.scoring.learn_during_incidents
         self._scoring = ScoringLoop(
-            lake, sensor, config.scoring, report, patient=not live,
+            lake, sensor, _scoring(config), report, patient=not live,
             emit=lambda rows: self._take_found("model_stats", rows, True),
         )  # fmt: skip
         self._detection = (
@@ -122,7 +128,7 @@ class Analyser:
         if self._next is None:
             return
         (config, rules), self._next = self._next, None
-        self._scoring.configure(config.scoring)
+        self._scoring.configure(_scoring(config))
         if self._detection is not None:
             self._detection.configure(config, rules)
 

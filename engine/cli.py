@@ -252,6 +252,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="a flow that is quiet for so long has ended (60)")
     parser.add_argument("--active", type=float, metavar="SECONDS", help="a longer flow is reported in parts (300)")
     parser.add_argument("--max-flows", type=int, metavar="N", help="flows at once, 384 bytes each (default 500000)")
+    parser.add_argument("--no-packets", action="store_true", help="flows, applications, alerts and rollups only")
     parser.add_argument("--no-applications", action="store_true", help="do not look at what payloads say")
     parser.add_argument("--no-detection", action="store_true", help="no rules, signatures, lists and alerts")
     parser.add_argument("--frames", metavar="full|off|BYTES", help="raw frames kept beside the rows (default full)")
@@ -282,7 +283,12 @@ def _load(options: argparse.Namespace) -> Any:
             driver=given.get("driver"),
             fanout=given.get("fanout"),
         )
-        .override("lake", sensor=given.get("sensor"), path=given.get("lake"))
+        .override(
+            "lake",
+            sensor=given.get("sensor"),
+            path=given.get("lake"),
+            packets=False if given.get("no_packets") else None,
+        )
         .override("ship", url=None if given.get("ship") is None else ship_cli.absolute(given["ship"]))
         .override("frames", **_frames(given.get("frames"), given.get("frames_limit")))
         .override("flows", idle_s=given.get("idle"), active_s=given.get("active"), max_flows=given.get("max_flows"))

@@ -86,10 +86,9 @@ class Columns:
         self._fresh: NDArray[np.int32] = np.empty(rows * 2, np.int32)
         self._dictionaries: dict[str, Any] = {}
 
-    def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
-        """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
-        n = batch.count
-        ips, rare, macs = self.ips, self._rare_ips, self._macs
+    def number(self, batch: k.PacketBatch) -> None:
+        """Number the batch's IP addresses: all that `new_addresses` and rollups need of it."""
+        n, ips, rare = batch.count, self.ips, self._rare_ips
         kernel.pack_bits(batch.present, n, self._bits, self._counts)
         kernel.index_ips(
             batch.address, batch.present, batch.short[k.S_IP_VERSION], n, batch.int_, ips.start(), *ips.arrays()
@@ -97,10 +96,14 @@ class Columns:
         generation = rare.start()
         if n == 0 or any(self._counts[g.bit_length() - 1] for g in (k.HAS_INNER_IP, k.HAS_ARP)):
             kernel.index_rare_ips(batch.address, batch.present, n, batch.int_, generation, *rare.arrays())
+        self._dictionaries = {"ip": ips.dictionary(), "rare_ip": rare.dictionary()}
+
+    def to_arrow(self, batch: k.PacketBatch) -> pa.RecordBatch:
+        """The batch as Arrow; its buffers are the batch's own memory, valid until either is reused."""
+        self.number(batch)
+        n, macs = batch.count, self._macs
         kernel.index_macs(batch.address, batch.present, n, batch.int_, macs.start(), *macs.arrays())
-        self._dictionaries = {
-            "ip": ips.dictionary(),
-            "rare_ip": rare.dictionary(),
+        self._dictionaries |= {
             "mac": macs.dictionary(),
             "app": self._apps,
             "name": pa.array(batch.names, pa.string()),

@@ -57,9 +57,12 @@ class CaptureConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeConfig:
-    """Where segments go. A segment is published when it is `publish_s` old or has `segment_rows` rows."""
+    """Where segments go. A segment is published when it is `publish_s` old or has `segment_rows` rows. `packets`
+    false: they become flows, application rows, alerts and rollups, but no rows of their own, and are not scored unless
+    scores make alerts."""
 
     path: str = ""
+    packets: bool = True
     sensor: str = field(default_factory=lambda: re.sub(r"[^A-Za-z0-9_.-]", "-", os.uname().nodename) or "sensor")
     publish_s: float = 0.7
     segment_rows: int = 1_000_000

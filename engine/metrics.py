@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 class SourceCounters:
     """Totals since the source was opened, in frames.
 
-    `received` includes what the kernel dropped, so that received = rows + kernel_drops + own drops holds once
-    every batch is written. `interface_drops` happened before the capture point and are not part of that sum.
+    `received` includes what the kernel dropped, so that received = rows + rows_off + kernel_drops + own drops holds
+    once every batch is written. `interface_drops` happened before the capture point and are not part of that sum.
     """
 
     received: int = 0
@@ -24,6 +24,7 @@ class SourceTotals(SourceCounters):
     """A source's counters with what became of its frames. Field names are columns of `capture_stats`."""
 
     rows: int = 0
+    rows_off: int = 0
     drop_unread_at_stop: int = 0
     drop_not_written: int = 0
     drop_rows_shed: int = 0

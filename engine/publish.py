@@ -46,6 +46,7 @@ class Publisher:
         self._addresses = TableWriter(lake, "addresses", config, run)
         self._stats = TableWriter(lake, "capture_stats", config, run)
         self._side = {table: _SideTable(lake, table, config, run) for table in TABLES if table not in _OWN}
+        self._keep = config.packets
         self._columns = Columns()
         self._rollups = Rollups()
         self._row_addresses = Addresses()
@@ -63,6 +64,9 @@ class Publisher:
     def take(self, batch: PacketBatch) -> None:
         """Write the batch's rows to the open segments. It is free again on return."""
         self._source = batch.source
+        if not self._keep:
+            self._count_only(batch)
+            return
         pending = self._pending[batch.source]
         pending.rows += batch.count
         pending.undecodable += batch.undecodable
@@ -73,6 +77,20 @@ class Publisher:
             self._rollups.take(batch, self._columns.ips)
         except StoreError as error:
             self._lose(error)
+
+    def _count_only(self, batch: PacketBatch) -> None:
+        """Packets whose rows nobody wants: addresses and rollups."""
+        totals = self._books.of(batch.source)
+        totals.rows_off += batch.count
+        totals.undecodable += batch.undecodable
+        totals.wire_bytes += batch.wire_bytes
+        self._columns.number(batch)
+        try:
+            self._addresses.append(self._columns.new_addresses(int(batch.long[L_TS, 0])))
+        except StoreError as error:
+            self._addresses.discard()
+            self._on_failure(error)
+        self._rollups.take(batch, self._columns.ips)
 
     def take_side(self, side: SideRows) -> None:
         """Write rows of another table. What cannot be written is counted."""
@@ -122,7 +140,7 @@ class Publisher:
         if time.monotonic() - self._rollups_at >= _ROLLUPS_EVERY_S:
             self._rollups_at = time.monotonic()
             self._rollups.flush(self._take_rollup)
-        if self._packets.due:
+        if self._packets.due or self._addresses.due:
             self.publish()
         elif time.monotonic() - self._stats_at >= _STATS_EVERY_S and not self._packets.pending:
             self._write_stats()

@@ -287,7 +287,7 @@ def _finish(pipeline: Any, lake: Path, watchdog: Any = None, presence: Any = Non
 def _watch(watchdog: Any, presence: Any, pipeline: Any) -> None:
     """Have the watchdog look, and say what it found: here, in an incident, and to `engine status`."""
     totals = pipeline.totals
-    rows = sum(t.rows for t in totals.values())
+    rows = sum(t.rows + t.rows_off for t in totals.values())
     watchdog.look(pipeline.received, rows, time.monotonic(), time.time_ns() // 1000)
     for line in watchdog.lines:
         report("warning", line)
@@ -309,7 +309,7 @@ def _progress(totals: dict[str, SourceTotals], elapsed_s: float) -> None:
     if not _on_terminal() or elapsed_s - _last_progress < 1:
         return
     _last_progress = elapsed_s
-    rows = sum(t.rows for t in totals.values())
+    rows = sum(t.rows + t.rows_off for t in totals.values())
     lost = sum(t.kernel_drops + t.own_drops for t in totals.values())
     with contextlib.suppress(OSError):
         sys.stderr.write(f"\r{rows:>14,} packets  {elapsed_s:8.0f} s  {lost:,} dropped ")
@@ -320,7 +320,7 @@ def print_summary(totals: dict[str, SourceTotals], elapsed_s: float, lake: Path,
     """Packets, rate, drops by cause, flows, applications, raw frames, and where the lake is."""
     if _on_terminal():
         say("")
-    rows = sum(t.rows for t in totals.values())
+    rows = sum(t.rows + t.rows_off for t in totals.values())
     volume = sum(t.wire_bytes for t in totals.values())
     rate = rows / elapsed_s if elapsed_s else 0.0
     summary = f"{rows:,} packets, {volume:,} bytes on the wire in {elapsed_s:.1f} s: {rate:,.0f} packets/s"

@@ -150,8 +150,8 @@ class WatchLake:
         """Times of the oldest and newest packet, microseconds; None in a lake without packets."""
         if time.monotonic() - self._bounds_at < UPDATE_S:
             return self._bounds[1]
-        with self._lock:
-            segments = self._indexes["packets"].within(0, 1e11)
+        with self._lock:  # of a sensor that keeps no packets, rollups tell
+            segments = self._indexes["packets"].within(0, 1e11) or self._indexes["rollup_1s"].within(0, 1e11)
         self._bounds_at = time.monotonic()
         if not segments:
             self._bounds = (), None

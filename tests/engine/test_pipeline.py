@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import analytics
+from analytics.watch.watch import Watch
 from engine.synth import GeneratedCapture
 from tests.commands import engine
 
@@ -64,3 +65,32 @@ def test_threads__change_no_row(tmp_path: Path) -> None:
     assert flows == packets
     assert books == (0, 0)
     assert orphans == (0,)
+
+
+@pytest.mark.timeout(300)
+def test_no_packets__the_same_flows_names_and_alerts_without_rows(tmp_path: Path) -> None:
+    path = generated(tmp_path / "generated.pcap", 6 << 20)
+    lakes = [tmp_path / "with", tmp_path / "without"]
+    for lake, words in zip(lakes, ([], ["--no-packets"]), strict=True):
+        engine("replay", path, "--lake", lake, "--frames", "off", *words)
+    tables = [contents(lake) for lake in lakes]
+    assert tables[1].pop("packets") == []
+    assert len(tables[0].pop("packets")) > 10_000
+    assert tables[0] == tables[1]
+    sql = (
+        "SELECT sum(received), sum(rows) + sum(rows_off), sum(wire_bytes), (SELECT sum(packets) FROM rollup_1s), "
+        "(SELECT count(DISTINCT ip) FROM addresses), (SELECT count(*) FROM alerts), (SELECT count(*) FROM windows) "
+        "FROM capture_stats"
+    )
+    books = []
+    for lake in lakes:
+        with analytics.connect(lake, threads=1) as con:
+            books.append(con.execute(sql).fetchone())
+    assert books[0] == books[1]
+    assert books[0][0] == books[0][1] == books[0][3]
+    watch = Watch(lakes[1])
+    try:
+        answer = watch.answer("overview", range_text="all")
+        assert answer["kpi"]["packets"] == books[0][0]
+    finally:
+        watch.close()
