@@ -18,6 +18,7 @@ import duckdb
 
 from analytics.readonly import one_line
 from engine.alert_config import KindConfig
+from engine.alert_row import rules_of
 from engine.config import EngineConfig
 from engine.detect.alert_stage import run_prefix
 from engine.detect.eve import EveOutput
@@ -36,7 +37,7 @@ COOLDOWN_S: Final = 600.0
 
 def sensor_of(config: EngineConfig) -> str:
     """The `sensor=` directory of its rows."""
-    return f"{config.lake.sensor[:58]}.rules"
+    return rules_of(config.lake.sensor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,3 +55,8 @@ ALERT_EVENTS: Final[tuple[Column, ...]] = (
     Column("until", "timestamp", "UTC", "When a mute ends; NULL: when it is taken back", "operator", nullable=True),
 )
 # fmt: on
+
+
+def rules_of(sensor: str) -> str:
+    """The `sensor` of incidents that rules over the lake found, so that neither side closes the other's."""
+    return f"{sensor[:58]}.rules"

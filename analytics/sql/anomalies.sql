@@ -6,9 +6,10 @@ CREATE OR REPLACE MACRO _anomaly_bounds() AS
 
 -- What would a threshold have raised? How many packets were that unusual, in how many minutes, beside the share that
 -- the model expects: what it learned from had it by definition.
-CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+CREATE OR REPLACE MACRO _anomaly_thresholds(since, until, sensors) AS TABLE
 WITH bins AS (
-    SELECT ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM table_between('model_stats', since, until)),
+    SELECT ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM table_between('model_stats', since, until)
+    WHERE sensors IS NULL OR list_contains(sensors, sensor)),
 minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
 counted AS (
     SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
@@ -19,6 +20,8 @@ SELECT _anomaly_bounds()[bin] AS threshold, (sum(n) OVER upward)::BIGINT AS pack
        (SELECT count(*) FROM highest WHERE highest.bin >= counted.bin) AS minutes,
        round(packets * 60 / nullif((SELECT minutes FROM span), 0), 1) AS packets_per_hour
 FROM counted WINDOW upward AS (ORDER BY bin DESC) ORDER BY threshold;
+CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+FROM _anomaly_thresholds(since, until, NULL::VARCHAR[]);
 
 -- How unusual was traffic, minute by minute? Quantiles are lower bounds of bins. `top_frame_no` of `top_source` is the
 -- most unusual packet.

@@ -18,18 +18,21 @@ CAUSES: Final = ("kernel_drops", "interface_drops", *OWN_DROPS)
 _LOST: Final = " + ".join(CAUSES)
 
 
-def stats_source(ctx: Context) -> tuple[str, float]:
-    """A table expression of the range's counters with `s`, seconds since the epoch; and the share read so far."""
+def stats_source(ctx: Context, *, every: bool = False) -> tuple[str, float]:
+    """A table expression of the range's counters with `s`, seconds since the epoch; and the share read so far. Those
+    of the sensors that the filter lets through, or of `every` one."""
+    of_sensor = "true" if every else ctx.of_sensor("capture_stats")
     found = ctx.lake.mirror(STATS, ctx.span)
     if found is not None:
         return (
-            f"(SELECT * FROM {found[0]} WHERE s >= {ctx.span.start_us // US} AND s <= {-(-ctx.span.end_us // US)})",
+            f"(SELECT * FROM {found[0]} WHERE s >= {ctx.span.start_us // US} AND s <= {-(-ctx.span.end_us // US)} "
+            f"AND {of_sensor})",
             found[2],
         )
     sums = ", ".join(f"coalesce({name}, 0) AS {name}" for name, _ in STATS.sums[:-1])
     return (
         f"(SELECT epoch_us(ts) // 1000000 AS s, source, sensor, {sums}, (interval_s * 1000)::BIGINT AS interval_ms "
-        "FROM {capture_stats})"
+        f"FROM {{capture_stats}} WHERE {of_sensor})"
     ), 1.0
 
 
@@ -77,6 +80,8 @@ def sources(ctx: Context, source: str) -> dict[str, Any]:
 def _before(ctx: Context) -> dict[str, Any]:
     """Nothing was counted in the range: what was there last."""
     sources, sensor, last = ctx.lake.last_counted() or ([], "", None)
+    if not ctx.one(f"SELECT {ctx.of_sensor('capture_stats')} FROM (SELECT $name AS sensor)", name=sensor)[0]:
+        sources, sensor, last = [], "", None
     age_s = None if last is None else round(max(0.0, ctx.now - last / US), 1)
     state = "none" if age_s is None else "stopped" if age_s > LIVE_S else "live"
     return {"state": state, "sources": sources, "sensors": [sensor] if sensor else [], "pps": None, "bps": None,

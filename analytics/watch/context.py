@@ -50,11 +50,37 @@ class Context:
         self.ignored += [term for term in where.ignored if term not in self.ignored]
         return where
 
+    def of_sensor(self, table: str) -> str:
+        """What the filter says of sensors, as a condition on a table of what has no addresses or ports.
+
+        Every statement of this answer has its values.
+        """
+        return self.filter.about("sensor").where(table, _name_of(table)).sql
+
+    def sensors_alone(self) -> None:
+        """Nothing else of the filter has a meaning here: the answer says so."""
+        self.ignored += [t.text for t in self.filter.terms if t.field != "sensor" and t.text not in self.ignored]
+
+    def bound(self, statement: Statement) -> tuple[str, dict[str, Any]]:
+        """What DuckDB executes, and the values in it."""
+        return self._complete(statement).bound(self.span)
+
+    def shown(self, statement: Statement) -> str:
+        """The same as text that runs anywhere over the lake's views."""
+        return self._complete(statement).shown(self.span)
+
+    def _complete(self, statement: Statement) -> Statement:
+        of_sensor = self.filter.about("sensor")
+        if not of_sensor:
+            return statement
+        values = {k: v for t in ("packets", "alerts") for k, v in of_sensor.where(t, _name_of(t)).values.items()}
+        return Statement(statement.sql, {**values, **statement.values})
+
     def run(self, statement: Statement | str, **values: Any) -> DuckDBPyConnection:
         """Execute; the cursor's result. A segment that went away since it was listed is tried once more."""
         if isinstance(statement, str):
             statement = Statement(statement, values)
-        sql, bound = statement.bound(self.span)
+        sql, bound = self.bound(statement)
         for attempt in (1, 2):
             reason = self.stopped()
             if reason is not None:
@@ -85,9 +111,13 @@ class Context:
 
     def reader(self, statement: Statement, rows: int) -> pa.RecordBatchReader:
         """The result as Arrow, at most so many rows."""
-        sql, bound = Statement(f"SELECT * FROM ({statement.sql}) LIMIT {int(rows)}", statement.values).bound(self.span)
+        sql, bound = self.bound(Statement(f"SELECT * FROM ({statement.sql}) LIMIT {int(rows)}", statement.values))
         with self.lake.listing(self.span):
             return self.con.sql(sql, params=bound or None).to_arrow_reader(50_000)
+
+
+def _name_of(table: str) -> str:
+    return "reporter" if table == "alerts" else "sensor"  # those of incidents are two for each
 
 
 def _value(name: str, value: Any) -> Any:

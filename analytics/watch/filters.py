@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from analytics.watch.fields import FIELDS, Value, columns_for, columns_of
+from engine.alert_row import rules_of
 from engine.errors import ConfigError
 
 MAX_TEXT: Final = 2_000  # characters
@@ -91,8 +92,12 @@ class Filter:
         """Whether it is about nothing but these fields."""
         return all(t.field in fields for t in self.terms)
 
-    def where(self, table: str) -> Where:
-        """The condition on a table's rows, `true` without any term that applies."""
+    def about(self, *fields: str) -> Filter:
+        """The terms about these fields."""
+        return Filter(tuple(t for t in self.terms if t.field in fields))
+
+    def where(self, table: str, name: str = "f") -> Where:
+        """The condition on a table's rows, `true` without any term that applies. Its values are `name`0, `name`1..."""
         parts: list[str] = []
         values: dict[str, Any] = {}
         ignored: list[str] = []
@@ -102,9 +107,9 @@ class Filter:
                 ignored.append(term.text)
                 continue
             for value in given:
-                name = f"f{len(values)}"
-                sql = sql.replace("?", f"${name}", 1)
-                values[name] = value
+                key = f"{name}{len(values)}"
+                sql = sql.replace("?", f"${key}", 1)
+                values[key] = value
             parts.append(f"({sql}) IS NOT TRUE" if term.negated else f"({sql})")
         return Where(" AND ".join(parts) or "true", values, tuple(ignored))
 
@@ -113,6 +118,8 @@ def _condition(table: str, term: Term) -> tuple[str, list[Any]]:
     field = FIELDS[term.field]
     if term.field == "len" and table == "flows":
         return _length_of_flow(term)
+    if term.field == "sensor" and table == "alerts":  # what rules over the lake found is the sensor's, too
+        term = Term("sensor", "=", tuple(name for v in term.values for name in (v, rules_of(v))), term.negated)
     if field.tables and table not in field.tables:
         return _of_flows(term, field.tables) if "flow_id" in columns_of(table) else ("", [])
     columns = columns_for(table, term.field)

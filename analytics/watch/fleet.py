@@ -14,9 +14,10 @@ COUNTED: Final = ("sensor", "last", "pps", "received", "lost")
 TOLD: Final = ("version", "last_seen", "lag_s", "clock_s", "waiting_bytes", "not_shipped", "problem")
 
 
-def fleet(ctx: Context, source: str) -> dict[str, list[Any]]:
+def fleet(ctx: Context) -> dict[str, list[Any]]:
     """Columns COUNTED, `live` and TOLD, a row per sensor, as in the view `fleet` but for times, which are microseconds;
-    no rows for a lake of one sensor. `source` is as of `capture_state.stats_source`."""
+    no rows for a lake of one sensor. Of all sensors, whichever the filter names."""
+    source, _ = capture_state.stats_source(ctx, every=True)
     counted = ctx.rows(
         "SELECT sensor, max(s), coalesce(sum(received) FILTER (s > newest - 60), 0) / 60, sum(received)::BIGINT, "
         "sum(received - rows + interface_drops)::BIGINT "

@@ -4,6 +4,7 @@ mirrors of what live pages read each second."""
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ UPDATE_S: Final = 0.8  # mirrors are not looked at more often
 IN_ORDER: Final = ("packets", "capture_stats", "rollup_1s", "rollup_1m")  # a segment's first row is its oldest
 MOST_FOOTERS: Final = 100_000  # row counts of segments that are kept
 SLACK_S: Final = 60  # rows of packets may be so much out of order
+NOBODY: Final = "sensor=none"  # of the segments without rows that a lake begins with
 ALERTS: Final = 20_000  # of these the newest are kept in memory
 _FUNCTIONS: Final[
     list[Callable[[str], list[str]]]
@@ -189,6 +191,14 @@ class WatchLake:
         except duckdb.Error:  # merged or retired a moment ago, or damaged: the name is near enough
             row = None
         return int(row[0]) if row and row[0] is not None else otherwise
+
+    def sensors(self) -> list[str]:
+        """Who has written into the lake."""
+        try:
+            names = [entry.name for entry in os.scandir(self.path / "capture_stats")]
+        except OSError:
+            return []
+        return sorted(name.removeprefix("sensor=") for name in names if name.startswith("sensor=") and name != NOBODY)
 
     # --- mirrors ------------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Watch:
         """The question's SQL by part, with its values put in: each runs in `engine sql`."""
         question, ctx = self._open(name, role=role, **how)
         try:
-            return {part: s.shown(ctx.span) for part, s in _statements(question, ctx).items()}
+            return {part: ctx.shown(s) for part, s in _statements(question, ctx).items()}
         finally:
             ctx.con.close()
 

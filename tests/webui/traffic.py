@@ -45,8 +45,10 @@ class Recorded:
     now: float
 
 
-def record(directory: Path, names: Sequence[str] = REAL, most: int = 1500, drawn_out: bool = False) -> Recorded:
-    """Replay into a new lake. Without the captures beside the project, made-up traffic only.
+def record(
+    directory: Path, names: Sequence[str] = REAL, most: int = 1500, drawn_out: bool = False, sensor: str = ""
+) -> Recorded:
+    """Replay into the lake of the directory. Without the captures beside the project, made-up traffic only.
 
     `most`: frames of each capture. `drawn_out`: evenly over half a minute or more, as pictures look better.
     """
@@ -59,7 +61,7 @@ def record(directory: Path, names: Sequence[str] = REAL, most: int = 1500, drawn
             moved = end - SPAN_S + min(at, SPAN_S)
             file.write(struct.pack("<IIII", int(moved), int(moved % 1 * 1e6), len(frame), len(frame)) + frame)
     lake = directory / "lake"
-    done = engine("replay", path, "--lake", lake)
+    done = engine("replay", path, "--lake", lake, *(["--sensor", sensor] if sensor else []))
     assert done.returncode == 0, done.stderr
     return Recorded(lake, len(frames), time.time() + 1)
 

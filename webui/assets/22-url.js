@@ -40,6 +40,9 @@
     const params = new URLSearchParams(), now = read();
     for (const k of SHELL) if (now.has(k)) params.set(k, now.get(k));
     for (const [k, v] of Object.entries(changes || {})) { if (v === null || v === "") params.delete(k); else params.set(k, String(v)); }
+    // A link to something else is about the same sensor, unless it says which.
+    const given = params.get("filter") || "";
+    if (!split(given).some(ofSensor)) { const all = [...sensorTerms(), given].filter(Boolean).join(" "); if (all) params.set("filter", all); }
     move(path, params, false);
   }
 
@@ -71,6 +74,7 @@
   // --- the filter: terms between spaces, quotes keep spaces together ----------------------------------------------
   const split = (text) => text.match(/(?:"(?:[^"]|"")*"?|[^\s"])+/g) || [];
   const terms = () => split(filter());
+  const ofSensor = (term) => /^[-!]?sensor[=:!]/i.test(term), sensorTerms = () => terms().filter(ofSensor);
   const setTerms = (list) => set({ filter: list.join(" ") });
   const quoted = (value) => /^[^\s,"]+$/.test(value) ? value : `"${value.replace(/"/g, '""')}"`;
   const opposite = (term) => /^[-!]/.test(term) ? term.slice(1) : "-" + term;
@@ -91,5 +95,5 @@
     event.preventDefault();
     go(link.pathname, Object.fromEntries(new URLSearchParams(link.search)));
   });
-  P.url = { QUICK, split, range, filter, zone, live, query, absolute, seconds, set, go, setRange, setAbsolute, zoomOut, back, moment, toggleLive, terms, add, remove, negate, opposite, setTerms };
+  P.url = { QUICK, split, range, filter, zone, live, query, absolute, seconds, set, go, setRange, setAbsolute, zoomOut, back, moment, toggleLive, terms, ofSensor, sensorTerms, quoted, add, remove, negate, opposite, setTerms };
 })();

@@ -45,7 +45,7 @@
     const began = performance.now(), control = new AbortController(), of = page;
     underway = control;
     const due = (q, every) => everything || !(q in asked) || began - asked[q] >= every * 1000 - 50;
-    const wanted = [["state", {}, 1]];
+    const wanted = [["state", { filter: P.url.sensorTerms().join(" ") }, 1]];
     if (of) for (const q of of.feeds) wanted.push([q, Object.assign(of.ranged ? shared() : {}, of.params(q)), of.every_s[q] || 1, true]);
     const asks = wanted.filter(([q, , every, pages]) => due(q, every) && (everything || !pages || !of.ranged || P.url.live()));
     const slow = setTimeout(() => document.documentElement.classList.add("loading"), 400);

@@ -49,7 +49,7 @@
     const box = P.byId("anomalies-chart").closest("[data-graph]"), over = box.querySelector(":scope > .empty.over");
     if (over) over.remove();
     if (empty) { box.append(el("div", { class: "empty over" }, el("span", {}, a.model === null && !a.totals.scored ? "No packets were scored in this range. The first model needs 20,000 packets." : "No packets in this range."), P.url.live() ? el("span", {}, P.button("Last 24 hours", () => P.url.setRange("24h"), { class: "link" }), P.button("Everything", () => P.url.setRange("all"), { class: "link" })) : null)); }
-    box.setAttribute("role", "img");
+    box.setAttribute("role", empty ? "group" : "img");  // what is empty has buttons, an image has none
     box.setAttribute("aria-label", empty ? "Scores over time: none" : `Scores over time: highest ${score(a.totals.highest)}, threshold ${score(threshold())}, ${F.count(would(threshold()).packets)} packets at or above it`);
     handle(box, empty);
   }

@@ -95,6 +95,7 @@ def _top(context: Context) -> html.Header:
         className="top",
         children=[
             html.Div(id="shell-filter", className="filter", role="search", **{"aria-label": "Filter"}),
+            html.Div(id="shell-sensor", className="sensor", hidden=True),
             html.Div(
                 className="controls",
                 children=[

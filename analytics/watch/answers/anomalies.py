@@ -18,7 +18,10 @@ from engine.errors import ConfigError
 from engine.model_row import EDGES, N_BINS
 
 BOUNDS: Final = (0.0, *EDGES)  # of the bins, the lower ones
-_SINCE: Final = "$since, $until"
+_THRESHOLDS: Final = (
+    "_anomaly_thresholds($since, $until, "
+    "coalesce((SELECT list(DISTINCT sensor) FROM {{model_stats}} WHERE {}), []::VARCHAR[]))"
+)
 _STEPS_S: Final = tuple(60 * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440))
 _BUCKETS: Final = 180
 _MOST: Final = 200_000  # packets that are played; a threshold that more reach is not one to alert on
@@ -67,28 +70,36 @@ def _minutes(ctx: Context) -> Statement:
         "max(top_anomaly) AS highest, max(psi) AS psi, "
         "arg_max(worst_feature, worst_psi) AS worst_feature, sum(not_learned)::BIGINT AS not_learned, "
         f"arg_max(model, ts) AS model, arg_max(model_sensor, ts) AS model_sensor, [{sums}] AS bins "
-        "FROM {model_stats} GROUP BY 1 ORDER BY 1"
+        f"FROM {{model_stats}} WHERE {ctx.of_sensor('model_stats')} GROUP BY 1 ORDER BY 1"
     )
 
 
 def statements(ctx: Context) -> dict[str, Statement]:
-    return {"minutes": _minutes(ctx), "thresholds": Statement(f"SELECT * FROM anomaly_threshold_between({_SINCE})")}
+    return {"minutes": _minutes(ctx), "thresholds": Statement(f"SELECT * FROM {_thresholds(ctx)}")}
 
 
-@question("anomalies", "What was unusual", params=(THRESHOLD,), statements=statements, refresh_s=5, filtered=False)
+def _thresholds(ctx: Context) -> str:
+    """As the view `anomaly_threshold`, of the range and the sensors."""
+    if not ctx.filter.about("sensor"):
+        return "anomaly_threshold_between($since, $until)"
+    return _THRESHOLDS.format(ctx.of_sensor("model_stats"))
+
+
+@question("anomalies", "What was unusual", params=(THRESHOLD,), statements=statements, refresh_s=5)
 def anomalies(ctx: Context) -> dict[str, Any]:
     """minutes: {ts, scored, p50, p90, p99, highest, above, psi, worst_feature: []}, buckets of step_s from start_s on,
     those without packets left out; threshold, alert, alerts_per_hour: as configured; thresholds: {threshold, packets, share,
     usual_share, minutes, packets_per_hour: []}, packets that were that unusual; would: {threshold, packets, minutes,
     packets_per_hour}, of the candidate (at the bound of a bin at or below it); totals: {scored, above, not_learned,
     highest, psi, worst_feature, psi_ts}, the newest index; model: version, model_sensor. Quantiles are lower
-    bounds of bins.
+    bounds of bins. Of a filter, what it says of sensors counts.
     """
+    ctx.sensors_alone()
     rows = ctx.columns(_minutes(ctx))
     bins = rows.pop("bins")
     for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
         rows[name] = [_quantile(counts, share) for counts in bins]
-    thresholds = ctx.columns(f"SELECT * FROM anomaly_threshold_between({_SINCE})")
+    thresholds = ctx.columns(f"SELECT * FROM {_thresholds(ctx)}")
     below = [i for i, t in enumerate(thresholds["threshold"]) if t is not None and t <= ctx.p.threshold]
     would = {name: (thresholds[name][below[-1]] if below else 0) for name in ("packets", "minutes", "packets_per_hour")}
     newest: dict[str, Any] = {name: (rows.pop(name) or [None])[-1] for name in ("model", "model_sensor")}
@@ -117,9 +128,9 @@ def _quantile(counts: list[int | None], share: float) -> float | None:
 
 
 def reached(ctx: Context, threshold: float) -> int:
-    """How many packets of the range, filter or not, reach the bin of the threshold."""
+    """How many packets of the range and the sensors, other terms or not, reach the bin of the threshold."""
     rows = ctx.rows(
-        f"SELECT packets FROM anomaly_threshold_between({_SINCE}) WHERE threshold <= $t ORDER BY threshold DESC LIMIT 1",
+        f"SELECT packets FROM {_thresholds(ctx)} WHERE threshold <= $t ORDER BY threshold DESC LIMIT 1",
         t=threshold,
     )
     return int(rows[0][0] or 0) if rows else 0

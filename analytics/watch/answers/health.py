@@ -41,36 +41,39 @@ REMEDIES: Final = {
 }
 
 
-def statements(_: Context) -> dict[str, Statement]:
+def statements(ctx: Context) -> dict[str, Statement]:
     lost = " + ".join(f"coalesce({name}, 0)" for name in capture_state.CAUSES)
     cpu = ", ".join(f"sum({name})::BIGINT AS {name}" for name in CPU)
     peaks = ", ".join(f"max({name}) AS {name}" for name in PEAKS)
     drops = ", ".join(f"sum({name})::BIGINT AS {name}" for name in capture_state.CAUSES)
+    where = f"WHERE {ctx.of_sensor('capture_stats')}"
     return {
-        "counters": Statement("SELECT * FROM {capture_stats} ORDER BY ts, source"),
+        "counters": Statement(f"SELECT * FROM {{capture_stats}} {where} ORDER BY ts, source"),
         "drops": Statement(
-            f"SELECT source, sum(received)::BIGINT AS received, {drops} FROM {{capture_stats}} GROUP BY source"
+            f"SELECT source, sum(received)::BIGINT AS received, {drops} FROM {{capture_stats}} {where} GROUP BY source"
         ),
         "usage": Statement(
-            f"SELECT date_trunc('second', ts) AS second, {cpu}, {peaks} FROM {{capture_stats}} GROUP BY ALL ORDER BY ALL"
+            f"SELECT date_trunc('second', ts) AS second, {cpu}, {peaks} FROM {{capture_stats}} {where} "
+            "GROUP BY ALL ORDER BY ALL"
         ),
         "sources": Statement(
             f"SELECT source, sensor, sum(received)::BIGINT AS received, sum(wire_bytes)::BIGINT AS wire_bytes, "
             f"sum({lost})::BIGINT AS lost, max(ring_frames) AS ring_frames, max(ts) AS last FROM {{capture_stats}} "
-            "GROUP BY ALL ORDER BY received DESC"
+            f"{where} GROUP BY ALL ORDER BY received DESC"
         ),
     }
 
 
-@question("health", "Whether everything arrives", statements=statements, filtered=False)
+@question("health", "Whether everything arrives", statements=statements)
 def health(ctx: Context) -> dict[str, Any]:
     """capture: as of `state`; series: {start_s, step_s, all: {counter: [per bucket]}, received: {source: []}}: the
     counters of capture_stats that are not zero throughout, frames, bytes or us a bucket, and of PEAKS the highest;
     sources: {source, sensor, live, received, wire_bytes, lost, pct, ring_frames, last, and each cause}: columns;
-    fleet: columns of analytics.watch.fleet, without rows when there is one sensor;
+    fleet: columns of analytics.watch.fleet, of all sensors, without rows when there is one;
     totals: {counter: n}; drops: {pct, lost, seen, by_cause}; meanings, remedies: {counter: text};
-    disk: as of analytics.watch.disk; unreadable: {segment: why}, at most 20.
+    disk: as of analytics.watch.disk; unreadable: {segment: why}, at most 20. Of a filter, what it says of sensors counts.
     """
+    ctx.sensors_alone()
     source, loaded = capture_state.stats_source(ctx)
     names = [n for n in SHOWN if n in {c.name for c in CAPTURE_STATS}]
     sums = ", ".join(f"{'max' if name in PEAKS else 'sum'}({name})::BIGINT" for name in names)
@@ -104,7 +107,7 @@ def health(ctx: Context) -> dict[str, Any]:
             "received": {name: lines[name] for name in heaviest},
         },
         "sources": _sources(one, int(ctx.now)),
-        "fleet": fleet(ctx, source),
+        "fleet": fleet(ctx),
         "totals": totals,
         "drops": capture_state.drops(ctx, source),
         "meanings": {c.name: c.meaning for c in CAPTURE_STATS if c.name in names},

@@ -112,10 +112,11 @@ class _Host:
             f"AND {self.inside} GROUP BY ALL ORDER BY flows DESC, name"
         )
 
-    def alerts(self, table: str) -> Statement:
+    def alerts(self, ctx: Context, table: str) -> Statement:
         return Statement(
             f"SELECT incident_id AS id, kind, severity, status, why, src_ip, dst_ip, first_seen, last_seen FROM {table} "
-            "WHERE (src_ip = $ip OR dst_ip = $ip) AND last_seen >= $since AND first_seen < $until ORDER BY last_seen DESC",
+            f"WHERE (src_ip = $ip OR dst_ip = $ip) AND last_seen >= $since AND first_seen < $until AND "
+            f"{ctx.of_sensor('alerts')} ORDER BY last_seen DESC",
             {"ip": self.ip},
         )
 
@@ -149,7 +150,7 @@ def host_statements(ctx: Context) -> dict[str, Statement]:
     return {
         "connections": connections, "who": who, "timeline": one.timeline(ctx), "serves": one.ports(client=False),
         "uses": one.ports(client=True), "peers": one.peers(), "protocols": one.protocols(), "called": one.called(),
-        "asked": one.asked(), "alerts": one.alerts("alerts"),
+        "asked": one.asked(), "alerts": one.alerts(ctx, "alerts"),
     }  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def host(ctx: Context) -> dict[str, Any]:
     bytes_received, bytes, flows, last_seen, alerts, severity: []}; protocols: {class, flows, bytes: []}; called: {name, source,
     count: []}, what it is called and who says so; asked: {name, app, flows, bytes: []}, servers it named; alerts: {id,
     kind, severity, status, why, src_ip, dst_ip, first_seen, last_seen: []}. From flows; `exact` is false because a
-    flow's bytes count evenly over its time. The filter restricts all but names it is called and alerts.
+    flow's bytes count evenly over its time. The filter restricts all but names it is called, and alerts by sensor only.
     """
     one = _Host(ctx)
     one.gather(ctx)
@@ -174,7 +175,7 @@ def host(ctx: Context) -> dict[str, Any]:
         f"min(ts), max(end_ts), arg_max(mac, end_ts) FROM ({one.sides})"))  # fmt: skip
     totals = dict(zip(_TOTALS, total, strict=False))
     ctx.lake.alerts(ctx.con)
-    alerts = _first(ctx, one.alerts("mem.alerts"), 100)
+    alerts = _first(ctx, one.alerts(ctx, "mem.alerts"), 100)
     if not totals["packets"] and not alerts["id"]:
         known = ctx.rows("SELECT min(first_seen) FROM addresses WHERE ip = $ip HAVING count(*) > 0", ip=one.ip)
         if not known:

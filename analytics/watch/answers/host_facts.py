@@ -32,9 +32,9 @@ RANGES: Final = 32
 MOST_NAMES: Final = 20_000
 
 
-def alerted(table: str) -> str:
-    """Incidents of the range by host, in a table of incidents: `alerts`, or what is kept of it in memory."""
-    overlap = "last_seen >= $since AND first_seen < $until"
+def alerted(ctx: Context, table: str) -> str:
+    """Incidents of the range and its sensors by host, in a table of incidents: `alerts`, or what is kept of it in memory."""
+    overlap = f"last_seen >= $since AND first_seen < $until AND {ctx.of_sensor('alerts')}"
     return f"""SELECT ip, count(*) AS alerts, {_GRAVEST} AS severity FROM (
         SELECT src_ip AS ip, incident_id, severity FROM {table} WHERE {overlap}
         UNION SELECT dst_ip, incident_id, severity FROM {table} WHERE {overlap}) WHERE ip IS NOT NULL GROUP BY ip"""
@@ -88,4 +88,4 @@ def names_of(ctx: Context, ips: list[str]) -> dict[str, str]:
 def alerts_of(ctx: Context) -> dict[str, tuple[int, str]]:
     """How many incidents of the range name each host, and the gravest severity of them."""
     ctx.lake.alerts(ctx.con)
-    return {row[0]: (row[1], row[2]) for row in ctx.rows(alerted("mem.alerts"))}
+    return {row[0]: (row[1], row[2]) for row in ctx.rows(alerted(ctx, "mem.alerts"))}

@@ -84,7 +84,7 @@ def list_statement(ctx: Context) -> Statement:
     return Statement(
         f"""SELECT {columns}, first_seen, last_seen, coalesce(alerts, 0) AS alerts, severity
         FROM (SELECT *, unnest(_geo(ip)) FROM ({hosts.sql})) LEFT JOIN ({NAMES}) USING (ip)
-        LEFT JOIN ({alerted("alerts")}) USING (ip) ORDER BY {_order(ctx)}""", hosts.values,
+        LEFT JOIN ({alerted(ctx, "alerts")}) USING (ip) ORDER BY {_order(ctx)}""", hosts.values,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def hosts(ctx: Context) -> dict[str, Any]:
     rows = ctx.columns(Statement(
         f"""SELECT hosts.*, coalesce(alerts, 0) AS alerts, severity, count(*) OVER () AS total_,
                (sum(bytes_sent) OVER ())::BIGINT AS bytes_
-        FROM ({page.sql}) AS hosts LEFT JOIN ({alerted("mem.alerts")}) USING (ip)
+        FROM ({page.sql}) AS hosts LEFT JOIN ({alerted(ctx, "mem.alerts")}) USING (ip)
         ORDER BY {_order(ctx)} LIMIT {int(ctx.p.limit)} OFFSET {int(ctx.p.offset)}""", page.values,
     ))  # fmt: skip
     total, size = rows.pop("total_"), rows.pop("bytes_")

@@ -86,7 +86,7 @@ def overview(ctx: Context) -> dict[str, Any]:
     got = traffic.of(ctx, ctx.p.top)
     line = _line(ctx, got)
     counters, read = capture_state.stats_source(ctx)
-    # Losses have no addresses: they are of the whole capture, whatever the filter is.
+    # Losses have no addresses: of a filter only what it says of sensors counts.
     lost = capture_state.drops(ctx, counters)
     flows, dropped = _counters(ctx, counters, line.count)
     marks, severities = _alerts(ctx)

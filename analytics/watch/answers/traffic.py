@@ -134,7 +134,7 @@ def _estimate(ctx: Context, got: Traffic | None) -> int:
     if got is not None:
         return got.packets
     rolled, _ = source(ctx, SECONDS)
-    row = ctx.one(f"SELECT coalesce(sum(packets), 0)::BIGINT FROM {rolled}")
+    row = ctx.one(f"SELECT coalesce(sum(packets), 0)::BIGINT FROM {rolled} WHERE {ctx.of_sensor('rollup_1s')}")
     return int(row[0])
 
 
