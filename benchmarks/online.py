@@ -6,7 +6,8 @@ with them within half a second of the last one: buffers alone cannot hold a rate
 
     python -m benchmarks.online FILE [--pps N ...] [--seconds N] [--frames full|off]    as root
 
-sends the file's frames at each rate (0: flat out) and says what became of all of them.
+sends the file's frames at each rate (0: flat out) and says what became of all of them. With --nfstream PYTHON, an
+interpreter that has nfstream gets the same: how many of the packets its flows hold.
 """
 
 from __future__ import annotations
@@ -31,6 +32,19 @@ from benchmarks.wire import Wire, usable, wire
 from engine.errors import CaptureError
 from engine.metrics import TOTAL_FIELDS
 
+# Flows end after a second, so that soon after the last packet all are counted.
+_NFSTREAM = """
+import sys
+from nfstream import NFStreamer
+if __name__ == "__main__":
+    short = {"idle_timeout": 1, "active_timeout": 1}
+    flows = NFStreamer(source=sys.argv[1], n_meters=int(sys.argv[2]), statistical_analysis=True, **short)
+    print("listening on", file=sys.stderr, flush=True)
+    packets = 0
+    for flow in flows:
+        packets += flow.bidirectional_packets
+        print(packets, flush=True)
+"""
 ALLOWED_LOSS = 0.001
 ALLOWED_LAG_S = 0.5
 _LOWEST_PPS = 5_000
@@ -225,6 +239,31 @@ def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str
     }
 
 
+def nfstream(
+    wire: Wire, capture: Path, pps: float, seconds: float, python: str, meters: int = 1
+) -> tuple[float, float]:
+    """Packets a second that were sent, and the share of them that is in no flow of nfstream's."""
+    with tempfile.TemporaryDirectory(prefix="packetlake-bench-") as name:
+        log = Path(name) / "log"
+        words = _inside(wire.here, python, "-c", _NFSTREAM, wire.capture, str(meters))
+        with _started(words, log, "listening on") as process:
+            time.sleep(3)  # its meters start
+            arrived = _arrived(wire)
+            sent = _send(wire, capture, pps, seconds)
+            arrived = _arrived(wire) - arrived
+            last, deadline = "", time.monotonic() + 60
+            while time.monotonic() < deadline:  # until it counts no more: a flow ends when later packets come
+                _send(wire, capture, 100, 1)
+                arrived += 100
+                now = log.read_text(errors="replace").strip().rpartition("\n")[2]
+                if now == last:
+                    break
+                last = now
+            process.terminate()
+        counted = int(last) if last.isdecimal() else 0
+    return sent["frames"] / sent["seconds"], max(0.0, 1 - counted / max(1, arrived))
+
+
 def accounts(step: Step) -> str:
     """What became of the frames of a sending, in one line."""
     c, n = step.counts, max(1, step.arrived)
@@ -247,6 +286,7 @@ def main() -> None:
     parser.add_argument("--pps", type=float, nargs="+", default=[0.0], help="rates; 0: flat out (0)")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--frames", choices=("full", "off"), default="off", help="raw frames (off)")
+    parser.add_argument("--nfstream", metavar="PYTHON", help="an interpreter that has nfstream, to be offered the same")
     options = parser.parse_args()
     reason = usable()
     if reason:
@@ -254,6 +294,9 @@ def main() -> None:
     with wire() as pair:
         for pps in options.pps:
             print(accounts(engine_step(pair, options.file, pps, options.seconds, options.frames)), flush=True)
+            if options.nfstream:
+                rate, loss = nfstream(pair, options.file, pps, options.seconds, options.nfstream)
+                print(f"nfstream: {rate:,.0f} packets/s, {loss:.1%} in no flow", flush=True)
 
 
 if __name__ == "__main__":
