@@ -221,8 +221,8 @@ class Pipeline:
 
     @property
     def crowded(self) -> bool:
-        """More than a quarter of the batches are under way."""
-        return 4 * self._free.qsize() < 3 * self._pool
+        """More than a quarter of the batches are under way, beside those that are being filled."""
+        return 4 * (self._pool - self._free.qsize() - len(self._feeds)) > self._pool
 
     def take(self) -> FrameBatch | None:
         """A free batch; waits for one. None when none will come: the run has failed."""

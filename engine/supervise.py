@@ -50,11 +50,16 @@ class Companion:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            with self._lock:
-                self._process = process = subprocess.Popen(
-                    [sys.executable, "-m", *self._words], stdin=subprocess.PIPE, pass_fds=self._fds,
-                    start_new_session=True,  # Ctrl-C is ours to handle
-                )  # fmt: skip
+            try:
+                with self._lock:
+                    self._process = process = subprocess.Popen(
+                        [sys.executable, "-m", *self._words], stdin=subprocess.PIPE, pass_fds=self._fds,
+                        start_new_session=True,  # Ctrl-C is ours to handle
+                    )  # fmt: skip
+            except OSError as error:  # no memory, too many processes
+                report("warning", f"{self._what} cannot be started: {error.strerror}; trying again")
+                self._closing.wait(RESTART_S)
+                continue
             process.communicate(self._given)
             self.code = process.returncode
             if self._closing.is_set() or self.code == REFUSED:
