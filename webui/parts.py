@@ -19,14 +19,18 @@ def card(
     question: str = "",
     exports: Sequence[str] = (),
     table: str = "",
+    listed: bool = False,
 ) -> html.Section:
     """A titled box. With a question, its menu offers the exports (csv, parquet, arrow, pcap) and the SQL.
 
-    `extra` stands at the right of the title: tabs, a note. `table` names the part of the question's answer that the
-    card shows, where it has several.
+    What a chart in it shows is there as a table, too. `extra` stands at the right of the title: tabs, a note. `table`
+    names the part of the question's answer that the card shows, where it has several. `listed`: a menu also without a
+    question, with what the card shows as CSV.
     """
     more: dict[str, Any] = {"data-question": question, "data-exports": " ".join(exports), "data-part": table}
-    menu = icon_button("more", f"Export or explain {title}", className="card-menu", **more) if question else None
+    menu = (
+        icon_button("more", f"Export or explain {title}", className="card-menu", **more) if question or listed else None
+    )
     side = [part for part in (extra, menu) if part is not None]
     head = html.Div([html.H2(title), html.Div(side, className="card-side")], className="card-head")
     named = {"id": identity} if identity else {}

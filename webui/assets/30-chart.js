@@ -97,6 +97,13 @@
     const peak = o.stacked ? total.indexOf(top) : -1;
     const lastOf = (name) => { const v = data.series[name].filter((x) => x !== null); return v.length ? F.text(v[v.length - 1], o.unit) : "none"; };
     const now = !n ? "no data" : o.stacked ? `${F.text(total[n - 1], "")} at the end` : names.map((k) => `${k} ${lastOf(k)} at the end`).join(", ");
+    P.asTable.tell(box, () => ({
+      caption: o.label, head: [{ title: "Time", time: true }, ...names.map((k) => ({ title: k + (o.unit ? ` (${o.unit.trim()})` : ""), number: true })), ...(gone.length ? [{ title: "Frames lost", number: true }] : []), ...(marks.length ? [{ title: "Alerts" }] : [])],
+      rows: Array.from({ length: n }, (_, i) => {
+        const from = (data.start_s + i * data.step_s) * 1e6, near = marks.filter((m) => m.at_us >= from && m.at_us < from + data.step_s * 1e6);
+        return [from, ...names.map((k) => data.series[k][i]), ...(gone.length ? [o.lost[i] || 0] : []), ...(marks.length ? [near.map((m) => m.text).join(", ")] : [])];
+      }),
+    }));
     box.setAttribute("role", "img");
     box.setAttribute("aria-label", `${o.label}: ${now}${peak >= 0 && top > 0 ? `, peak ${F.text(top, "")} at ${F.clock((data.start_s + peak * data.step_s) * 1e6)}` : ""}`);
     if (o.brush) brush(box, () => [data.start_s * 1e6, (data.start_s + n * data.step_s) * 1e6]);
@@ -152,7 +159,11 @@
   }
 
   // Points: {x: [...], y: [...]}, for histograms and scatter of a result.
-  function plot(target, traces, more) { draw(target, { data: traces, layout: layout(more) }); }
+  // `told`: what it shows as a table.
+  function plot(target, traces, more, told) {
+    draw(target, { data: traces, layout: layout(more) });
+    if (told && hostOf(target)) P.asTable.tell(hostOf(target), told);
+  }
 
   // Horizontal bars as plain elements. items: [{name, value, text?, colour?, field?, filter?}].
   function bars(target, items, options) {
@@ -161,6 +172,7 @@
     const top = Math.max(...items.map((i) => i.value), 0) || 1, sum = items.reduce((s, i) => s + i.value, 0) || 1;
     if (!items.length) { P.empty(box, o.empty || "Nothing in this range."); return; }
     box.classList.add("bars");
+    P.asTable.tell(box, () => ({ caption: o.label || (box.closest(".card") ? box.closest(".card").querySelector("h2").textContent : "Bars"), head: [{ title: "Name" }, { title: o.measure || "Value", number: true }], rows: items.map((i) => [i.name, i.value]) }));
     P.keepFocus(box, () => box.replaceChildren(...items.map((i) => el("div", { class: "bar-line" },
       i.cell || (i.field ? P.cell(i.field, i.filter === undefined ? i.name : i.filter, i.name) : el("span", { class: "bar-name", title: i.name }, i.name)),
       el("span", { class: "bar-track" }, el("i", { style: { width: `${(i.value / top * 58).toFixed(1)}%`, background: `var(${i.colour || colourName(i.name)})` } }),
@@ -214,6 +226,10 @@
         showframe: false, showcoastlines: false, showland: true, landcolor: P.token("--land"), showcountries: true, countrycolor: P.token("--surface"), showlakes: false, resolution: 110,
       },
     }) };
+    P.asTable.tell(box, () => ({
+      caption: (options && options.label) || "Places", head: [{ title: "Kind" }, { title: "Place" }, { title: (options && options.measure) || "Bytes", number: true }],
+      rows: [...countries.map((c) => ["Country", c.name, c.value]), ...(cities || []).map((c) => ["City", c.name, c.value])],
+    }));
     box.setAttribute("role", "img");
     box.setAttribute("aria-label", `Map. ${countries.slice(0, 5).map((c) => `${c.name} ${c.text}`).join(", ") || "No located traffic"}`);
     draw(box, figure);

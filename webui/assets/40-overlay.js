@@ -107,13 +107,14 @@
     const from = event.target.closest(".card-menu");
     if (!from) return;
     const { question, exports, part } = from.dataset, more = part ? { part } : {};
-    const names = { csv: "CSV", parquet: "Parquet", arrow: "Arrow" }, items = [];
-    
+    const names = { csv: "CSV", parquet: "Parquet", arrow: "Arrow" }, items = P.asTable.items(from);
+    if (!question) { menu(from, items.length ? items : [{ note: "Nothing is shown." }], "Export"); return; }
+    if (items.length) items.push("-");
     for (const format of (exports || "").split(" ").filter(Boolean)) {
       if (format === "pcap") { if (P.may("operator")) items.push({ text: "Export pcap …", icon: "download", act: () => P.exportPcap() }); }
       else items.push({ text: `Export ${names[format] || format}`, icon: "download", href: P.feed.exportUrl(question, format, more), download: `${question}.${format}` });
     }
-    if (items.length) items.push("-");
+    if (exports) items.push("-");
     items.push({ text: "Show the SQL", icon: "sql", act: () => showSql(question, more) });
     menu(from, items, "Export or explain");
   });

@@ -67,6 +67,7 @@
       }
       return tr;
     };
+    P.asTable.tell(box, () => ({ caption: o.caption || "Table", head: o.columns.map((c) => ({ title: c.title, number: c.number, time: /(^|_)(ts|last|first|seen)$/.test(c.name) })), rows: list.map((r) => o.columns.map((c) => r[c.name])) }), true);
     const kept = box.scrollTop;
     P.keepFocus(box, () => box.replaceChildren(el("table", {}, o.caption ? el("caption", { class: "hidden" }, o.caption) : null,
       el("thead", {}, el("tr", {}, o.columns.map((c) => heading(c, o.sorted, o.onSort)))), el("tbody", {}, list.map(line)))));

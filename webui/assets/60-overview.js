@@ -45,7 +45,7 @@
   function mix(o) {
     const by = P.tab("overview-mix") || "bytes";
     const items = o.mix.class.map((c, i) => ({ name: c, value: o.mix[by][i], cell: byClass(c) })).sort((a, b) => b.value - a.value);
-    P.chart.bars("overview-mix", items, { format: by === "bytes" ? F.bytes : (v) => F.text(v) });
+    P.chart.bars("overview-mix", items, { measure: by === "bytes" ? "Bytes" : "Packets", format: by === "bytes" ? F.bytes : (v) => F.text(v) });
   }
 
   const page = (name) => document.querySelector(`[data-nav=${name}]`);
@@ -80,7 +80,7 @@
     }
     const cities = c.cities || { name: [] };
     P.chart.map("overview-map", c.iso3.map((iso3, i) => ({ iso3, name: c.name[i], value: c.bytes[i], text: F.bytes(c.bytes[i]) })),
-      cities.name.map((name, i) => ({ lat: cities.lat[i], lon: cities.lon[i], value: cities.bytes[i], text: `${name || "?"}: ${F.bytes(cities.bytes[i])}` })), { onCountry: (iso3, without) => P.url.add("country", iso3, without) });
+      cities.name.map((name, i) => ({ lat: cities.lat[i], lon: cities.lon[i], value: cities.bytes[i], name, text: `${name || "?"}: ${F.bytes(cities.bytes[i])}` })), { label: "Destinations", onCountry: (iso3, without) => P.url.add("country", iso3, without) });
     const note = P.byId("overview-map-note");
     P.keepFocus(note, () => note.replaceChildren(...c.iso3.slice(0, 3).map((k, i) => el("span", {}, P.cell("country", k), ` ${F.bytes(c.bytes[i])}`))));
     const places = all ? `${c.countries} ${c.countries === 1 ? "country" : "countries"} · private ${F.percent(c.private / all)} · not located ${F.percent(c.unlocated / all)}` : "";

@@ -114,6 +114,8 @@
     const same = keyOf(a) === drawn, sum = a.edges.bytes.reduce((x, y) => x + y, 0), n = a.edges.a.length, box = P.byId("hosts-graph");
     const of = a.hidden ? `the heaviest ${F.count(n)} of ${F.count(n + a.hidden)} conversations · ${F.percent(sum / Math.max(1, a.bytes))} of ${F.bytes(a.bytes)}` : `${F.count(n)} ${n === 1 ? "conversation" : "conversations"} · ${F.bytes(a.bytes)}`;
     H.note("graph", [of, H.ignored(a)].filter(Boolean).join(" · "));
+    P.asTable.tell(box, () => ({ caption: "Who talks to whom", head: [{ title: "Host" }, { title: "Other host" }, { title: "Application" }, { title: "Bytes", number: true }, { title: "Flows", number: true }, { title: "Failed", number: true }],
+      rows: P.rows(a.edges).map((e) => [e.a, e.b, e.app, e.bytes, e.flows, e.failed]) }));
     box.setAttribute("role", "img");
     box.setAttribute("aria-label", `Graph of ${a.nodes.ip.length} hosts and ${n} conversations; the table beside it lists them${n ? `. The heaviest: ${a.edges.a[0]} and ${a.edges.b[0]}, ${F.bytes(a.edges.bytes[0])}` : ""}`);
     // A graph that moves by itself is unreadable: while live it stays, and says that there is a newer one.

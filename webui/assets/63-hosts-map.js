@@ -10,8 +10,8 @@
     const c = a.countries, t = a.cities, host = P.byId("hosts-map").closest("[data-graph]");
     P.chart.map("hosts-map",
       c.country.map((code, i) => ({ iso3: c.iso3[i], name: c.country_name[i] || code, value: c[by][i], text: text(c[by][i]) })).filter((x) => x.iso3),
-      t.city.map((name, i) => ({ lat: t.lat[i], lon: t.lon[i], value: t[by][i], text: `${name || t.country_name[i] || "unknown place"}: ${text(t[by][i])}` })),
-      { onCountry: (iso3, without) => P.url.add("country", iso3, without) });
+      t.city.map((name, i) => ({ lat: t.lat[i], lon: t.lon[i], value: t[by][i], name: name || t.country_name[i], text: `${name || t.country_name[i] || "unknown place"}: ${text(t[by][i])}` })),
+      { label: "Where hosts are", measure: by === "bytes" ? "Bytes" : "Hosts", onCountry: (iso3, without) => P.url.add("country", iso3, without) });
     const over = host.querySelector(":scope > .empty.over");
     if (a.database) { if (over) over.remove(); } else if (!over) {
       host.append(el("div", { class: "empty over" }, el("span", {}, "Where public addresses are needs a GeoIP database: ", el("code", {}, "engine geoip install")),

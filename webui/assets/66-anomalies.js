@@ -45,7 +45,7 @@
       margin: { l: 56, r: 14, t: 8, b: 26 }, xaxis: { type: "date", range: [range, until], nticks: 12, tickformat: long ? "%b %d\n%H:%M" : "%H:%M", hoverformat: "%Y-%m-%d %H:%M", visible: !empty },
       yaxis: { type: "log", range: [Math.log10(1), Math.log10(RAREST * 1.25)], rangemode: "normal", tickmode: "array", tickvals: TICKS.map((k) => k[0]), ticktext: TICKS.map((k) => k[1]), visible: !empty },
       shapes: empty ? [] : [configured !== null && Math.abs(Math.log(configured / t)) > 1e-6 ? line(configured, "--text-3", "dot") : null, line(t, "--critical", "solid")].filter(Boolean),
-    });
+    }, () => ({ caption: "Scores over time", head: [{ title: "Time", time: true }, ...LINES.map(([, title]) => ({ title, number: true }))], rows: m.ts.map((t, i) => [t, ...LINES.map(([name]) => m[name][i])]) }));
     const box = P.byId("anomalies-chart").closest("[data-graph]"), over = box.querySelector(":scope > .empty.over");
     if (over) over.remove();
     if (empty) { box.append(el("div", { class: "empty over" }, el("span", {}, a.model === null && !a.totals.scored ? "No packets were scored in this range. The first model needs 20,000 packets." : "No packets in this range."), P.url.live() ? el("span", {}, P.button("Last 24 hours", () => P.url.setRange("24h"), { class: "link" }), P.button("Everything", () => P.url.setRange("all"), { class: "link" })) : null)); }

@@ -119,7 +119,7 @@
     P.keepFocus(box, () => box.replaceChildren(
       el("div", { class: "meter", role: "img", "aria-label": `Lake ${F.bytes(d.lake)}, others ${F.bytes(other)}, free ${F.bytes(d.free)} of ${F.bytes(d.total)}` }, el("i", { class: "ours", style: width(d.lake) }), el("i", { style: width(other) })),
       el("div", { class: "disk-line" }, el("span", {}, `lake ${F.bytes(d.lake)}`), el("span", {}, `others ${F.bytes(other)}`), el("span", {}, `free ${F.bytes(d.free)}`)), bars));
-    P.chart.bars(bars, [...shown, ...(rest ? [[`${items.length - 5} more`, rest]] : [])].map(([name, value]) => ({ name, value, colour: "--accent" })));
+    P.chart.bars(bars, [...shown, ...(rest ? [[`${items.length - 5} more`, rest]] : [])].map(([name, value]) => ({ name, value, colour: "--accent" })), { label: "Disk", measure: "Bytes" });
     P.setText("health-disk-note", `${F.bytes(d.total)} in all`);
   }
   function unreadable(h) {

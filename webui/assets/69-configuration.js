@@ -132,7 +132,7 @@
   }
   function rules() {
     const on = form.rules.filter((r) => value(`rules.${r.name}`, "enabled")).length;
-    side("rules", el("span", { class: "note" }, `${on} of ${form.rules.length} on`), P.iconButton("download", "Export the rules as CSV", () => P.conf.csv("rules", ["rule", "enabled", "alerts_per_day", "parameters"], form.rules.map((r) => [r.name, value(`rules.${r.name}`, "enabled"), fires(r.name)[0], r.keys.filter((k) => k.name !== "enabled").map((k) => `${k.name}=${k.value}`).join(" ")]))));
+    side("rules", el("span", { class: "note" }, `${on} of ${form.rules.length} on`), P.iconButton("download", "Export the rules as CSV", () => P.csv("rules", ["rule", "enabled", "alerts_per_day", "parameters"], form.rules.map((r) => [r.name, value(`rules.${r.name}`, "enabled"), fires(r.name)[0], r.keys.filter((k) => k.name !== "enabled").map((k) => `${k.name}=${k.value}`).join(" ")]))));
     put("rules", el("div", { class: "conf-rule-line conf-rule-head note", "aria-hidden": "true" }, el("span", {}, "On"), el("span", {}, "Rule"), el("span", {}, ""), el("span", { class: "conf-fires" }, "Fires"), el("span", {}, "Severity")), el("ul", { class: "conf-rules" }, form.rules.map(rule)));
   }
 
@@ -180,14 +180,7 @@
   async function load() {
     try { form = await P.feed.ask("settings", { range: null, filter: null }); draw(); } catch (error) { for (const name of ["capture", "storage", "rules", "alerts", "scoring", "signatures", "notifications"]) P.failed(`configuration-${name}-body`, error, load); }
   }
-  // What is listed, as a file; cells that a spreadsheet would calculate are quoted as the server does it.
-  function csv(name, head, rows) {
-    const cell = (v) => { const t = v === null || v === undefined ? "" : String(v), safe = /^[=+\-@\t\r]/.test(t) ? `'${t}` : t; return /[",\n\r]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe; };
-    const url = URL.createObjectURL(new Blob([[head, ...rows].map((r) => r.map(cell).join(",")).join("\r\n") + "\r\n"], { type: "text/csv" })), link = el("a", { href: url, download: `${name}.csv` });
-    document.body.append(link); link.click(); link.remove();
-    setTimeout(() => URL.revokeObjectURL(url), 60000);
-  }
-  P.conf = { get form() { return form; }, SEVERITIES, value, change, fields, group, put, side, toggle, admin, csv, load, words };
+  P.conf = { get form() { return form; }, SEVERITIES, value, change, fields, group, put, side, toggle, admin, load, words };
 
   P.page("configuration", {
     mount(page) {

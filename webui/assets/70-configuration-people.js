@@ -121,7 +121,7 @@
     drawAudit();
   }
   function drawAudit() {
-    C.side("audit", P.iconButton("refresh", "Load the audit log again", () => audit(true)), P.iconButton("download", "Export what is shown as CSV", () => C.csv("audit", ["time", "event", "user", "address", "facts"], lines.map((l) => [l.time, l.event, l.user, l.address, facts(l)]))));
+    C.side("audit", P.iconButton("refresh", "Load the audit log again", () => audit(true)), P.iconButton("download", "Export what is shown as CSV", () => P.csv("audit", ["time", "event", "user", "address", "facts"], lines.map((l) => [l.time, l.event, l.user, l.address, facts(l)]))));
     C.put("audit", table([
       { name: "time", title: "Time", width: 168, mono: true, format: (v) => F.dateTime(Date.parse(v) * 1000) }, { name: "event", title: "What", width: 150 }, { name: "user", title: "Who", width: 110 }, { name: "address", title: "From", width: 120, mono: true },
       { name: "facts", title: "More", format: (_, l) => el("span", { class: "mono", title: facts(l) }, facts(l)) },

@@ -37,7 +37,8 @@ def layout(_context: Context) -> list[Any]:
                   html.Div(id="health-books", className="note")),
             _card("Sources", _scrolled("health-sources"), "sources", None),
         ]),
-        html.Div(id="health-fleet-card", hidden=True, children=[parts.card("Sensors", _scrolled("health-fleet"))]),
+        html.Div(id="health-fleet-card", hidden=True, children=[
+            parts.card("Sensors", _scrolled("health-fleet"), listed=True)]),
         html.Div(className="row health-row thirds", children=[
             _card("CPU by stage", html.Div(className="legend-first", children=[
                 html.Div(id="health-stages-legend", className="legend"), parts.graph("health-stages", 150),
@@ -45,7 +46,7 @@ def layout(_context: Context) -> list[Any]:
             _card("Pressure", parts.graph("health-pressure", 170), "usage", parts.tabs(
                 "health-pressure", "Of what", {"pool_fill": "Batches", "ring_frames": "Ring"})),
             parts.card("Disk", _scrolled("health-tables"),
-                       extra=html.Div(id="health-disk-note", className="note")),
+                       extra=html.Div(id="health-disk-note", className="note"), listed=True),
         ]),
         html.Div(id="health-unreadable", className="banner", hidden=True),
     ]  # fmt: skip
