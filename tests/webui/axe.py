@@ -1,32 +1,35 @@
-"""axe, the accessibility checker: fetched from npm once, kept beside pytest's cache; without it tests skip visibly."""
+"""axe, the accessibility checker: out of a wheel that pip fetches once, kept beside pytest's cache; else tests skip."""
 
 from __future__ import annotations
 
 import subprocess
-import tarfile
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import ROOT
 
-VERSION = "4.14.1"
-KEPT = ROOT / ".pytest_cache" / f"axe-{VERSION}.js"
+WHEEL = "axe-playwright-python==0.1.8"  # only for the script in it: where tests run there is pip, and seldom npm
+KEPT = ROOT / f".pytest_cache/{WHEEL}.js"
 
 
 def source() -> str:
     """The script."""
     if not KEPT.exists():
-        KEPT.parent.mkdir(exist_ok=True)
-        try:
-            done = subprocess.run(["npm", "pack", "--silent", f"axe-core@{VERSION}"], cwd=KEPT.parent, check=True,
-                                  capture_output=True, text=True, timeout=120)  # fmt: skip
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"axe-core cannot be fetched: {error}")
-        package = KEPT.parent / done.stdout.split()[-1]
-        with tarfile.open(package) as archive:
-            KEPT.write_bytes(archive.extractfile("package/axe.min.js").read())
-        package.unlink()
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=120)
+            except (OSError, subprocess.SubprocessError) as error:
+                pytest.skip(f"axe-core cannot be fetched: {error}")
+            [wheel] = Path(folder).iterdir()
+            with zipfile.ZipFile(wheel) as archive:
+                KEPT.parent.mkdir(exist_ok=True)
+                KEPT.write_bytes(archive.read("axe_playwright_python/axe.min.js"))
     return KEPT.read_text(encoding="utf-8")
 
 

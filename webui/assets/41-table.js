@@ -93,6 +93,8 @@
           c.sort && o.onSort ? el("button", { type: "button", class: "sort", onclick: () => o.onSort(c.sort, at ? !o.sorted.desc : true) }, c.title, at ? (o.sorted.desc ? " ↓" : " ↑") : "") : c.title);
       }));
     }
+    // What is said instead of rows stands in a row, too: a grid has nothing else.
+    const said = () => { if (body.firstElementChild.className === "empty") body.replaceChildren(el("div", { role: "row" }, el("div", { role: "gridcell" }, ...body.childNodes))); };
     const visible = () => Math.max(1, Math.floor(view.clientHeight / ROW)), lastTop = () => Math.max(0, total - visible());
     const height = () => Math.min(total * ROW, MAX_HEIGHT), scaled = () => total * ROW > MAX_HEIGHT;
     function setTop(row, fromScroll) {
@@ -120,7 +122,7 @@
         while (blocks.size > 24) blocks.delete(blocks.keys().next().value);
         if (got.total !== undefined && got.total !== total) { total = got.total; resize(); }
         draw();
-      }, (error) => { if (mine === generation && error.name !== "AbortError") P.failed(body, error, () => reload(true)); }).finally(() => { if (pending.get(block) === control) pending.delete(block); });
+      }, (error) => { if (mine === generation && error.name !== "AbortError") { P.failed(body, error, () => reload(true)); said(); } }).finally(() => { if (pending.get(block) === control) pending.delete(block); });
     }
     const ask = P.debounce(() => {
       const first = Math.floor(top / o.block), last = Math.floor((top + visible()) / o.block);
@@ -131,7 +133,7 @@
     function draw() {
       ask();
       view.setAttribute("aria-rowcount", String(total));
-      if (total === 0) { if (blocks.has(0)) P.empty(body, o.empty || "Nothing in this range."); body.style.transform = ""; return; }
+      if (total === 0) { if (blocks.has(0)) { P.empty(body, o.empty || "Nothing in this range."); said(); } body.style.transform = ""; return; }
       const first = Math.floor(top), lines = [];
       for (let i = first; i < Math.min(total, first + visible() + 2); i += 1) {
         const row = rowAt(i);

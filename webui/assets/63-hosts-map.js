@@ -13,6 +13,7 @@
       t.city.map((name, i) => ({ lat: t.lat[i], lon: t.lon[i], value: t[by][i], name: name || t.country_name[i], text: `${name || t.country_name[i] || "unknown place"}: ${text(t[by][i])}` })),
       { label: "Where hosts are", measure: by === "bytes" ? "Bytes" : "Hosts", onCountry: (iso3, without) => P.url.add("country", iso3, without) });
     const over = host.querySelector(":scope > .empty.over");
+    if (!a.database) host.setAttribute("role", "group");  // an image has no links
     if (a.database) { if (over) over.remove(); } else if (!over) {
       host.append(el("div", { class: "empty over" }, el("span", {}, "Where public addresses are needs a GeoIP database: ", el("code", {}, "engine geoip install")),
         document.querySelector("[data-nav=configuration]") ? el("a", { class: "link", href: "/configuration" }, "Configuration") : null));
