@@ -1,6 +1,6 @@
 """The process that runs SQL somebody typed: it can be killed, which nothing inside DuckDB can be relied on for.
 
-    python -m analytics.watch.sql_worker --lake DIR --with-parent PID
+    python -m analytics.watch.sql_worker --lake DIR --temporary DIR --with-parent PID
 
 `analytics.watch.sqlrun` starts it, and kills it when a query takes too long, is cancelled, or nobody waits any more. It
 reads requests, one line of JSON each, from standard input: {sql, form, rows, began}; form is `json` or one of
@@ -27,6 +27,7 @@ import resource
 import select
 import struct
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,8 +220,20 @@ def _pages(which: int) -> int:
     return int(Path("/proc/self/statm").read_text().split()[which]) * resource.getpagesize()
 
 
+def _connected(lake: Path) -> DuckDBPyConnection:
+    """A connection. The directory for files stays only where some had to be made, as for a lake that lacks a table: who
+    kills this process, and then ends at once, leaves nothing behind."""
+    folder = Path(tempfile.gettempdir())
+    folder.mkdir(0o700, exist_ok=True)
+    try:
+        return connect(lake, untrusted=True, threads=1)
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 def _serve(lake: Path, send: Send) -> None:
-    con = connect(lake, untrusted=True, threads=1)
+    con = _connected(lake)
     send.frame(b"+")
     for asked in _requests():
         resource.setrlimit(resource.RLIMIT_AS, (_pages(0) + ROOM_BYTES, resource.RLIM_INFINITY))
@@ -233,7 +246,7 @@ def _serve(lake: Path, send: Send) -> None:
         con.close()
         if _pages(1) > KEEP_BYTES:
             return
-        con = connect(lake, untrusted=True, threads=1)
+        con = _connected(lake)
         send.frame(b"+")
 
 
@@ -242,7 +255,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analytics.watch.sql_worker", description="Run SQL over the lake.")
     parser.add_argument("--lake", type=Path, required=True)
     parser.add_argument("--with-parent", type=int, required=True, metavar="PID", help="stop when this process ends")
+    parser.add_argument(
+        "--temporary", type=Path, required=True, metavar="DIR", help="what it may make; removed after it"
+    )
     options = parser.parse_args(arguments)
+    tempfile.tempdir = str(options.temporary)
     stop_with_parent(options.with_parent)
     send = Send(os.dup(1))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing that some library prints comes between frames

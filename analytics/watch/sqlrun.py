@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,14 +81,14 @@ class _Worker:
 
     def _live(self, lake: Path, started: threading.Event) -> None:
         command = [sys.executable, "-m", "analytics.watch.sql_worker", "--lake", str(lake)]
-        # A process that is killed tidies nothing up.
-        with tempfile.TemporaryDirectory(prefix="packetlake-sql-", ignore_cleanup_errors=True) as folder:
+        folder = Path(tempfile.gettempdir()) / f"packetlake-sql-{secrets.token_hex(8)}"
+        try:
             try:
                 process = self._process = subprocess.Popen(
-                    [*command, "--with-parent", str(os.getpid())],
+                    [*command, "--temporary", str(folder), "--with-parent", str(os.getpid())],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
                     # Arrow's own allocator takes a gigabyte of address space, which is counted here.
-                    env=os.environ | {"TMPDIR": folder, "ARROW_DEFAULT_MEMORY_POOL": "system"},
+                    env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
                     start_new_session=True,  # Ctrl-C is the parent's to handle
                 )  # fmt: skip
                 self._poll.register(self._out, select.POLLIN)
@@ -97,6 +98,8 @@ class _Worker:
             finally:
                 started.set()
             process.wait()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # a process that is killed tidies nothing up
         self.ended.set()
 
     @property

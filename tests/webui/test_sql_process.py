@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -182,6 +183,19 @@ def test_a_lake_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         runner.show("SELECT 1", "ann")
     runner.close()
+
+
+def test_a_lake_without_some_tables_leaves_no_files(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty segments stand in for its tables; they go with the process, killed or not."""
+    assert not (lake / "snmp").exists()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    runner = SqlRunner(lake)
+    assert shown(runner, "SELECT count(*) FROM snmp")["rows"] == [[0]]
+    assert list(tmp_path.rglob("*.parquet"))
+    runner.close()
+    assert wait_until(lambda: not list(tmp_path.iterdir()))
 
 
 def test_processes_end_with_their_parent(lake: Path) -> None:
