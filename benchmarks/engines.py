@@ -63,7 +63,7 @@ class Spark(Engine):
     name = "spark"
 
     def __init__(self, lake: Path, geo: Path, master: str) -> None:
-        self.session = open_spark(str(lake), str(geo), master)
+        self.session = open_spark(str(lake), master, str(geo))
 
     def ask(self, query: str, span: Span = None) -> pa.Table:
         return self.session.sql(_written(query, span, spark.SparkSql)).toArrow()

@@ -18,6 +18,8 @@ from engine.ship_config import is_remote
 from engine.tables import TABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlglot.dialects.dialect import Dialect
 
     from engine.schema import Column
@@ -29,18 +31,12 @@ _FROM_PATH: Final = (
     "toInt32OrNull(extract(_path, '/hour=([^/]*)/')) AS hour"
 )
 
+_NO_PATH: Final = "'' AS sensor, toDate32OrNull('') AS date, toInt32OrNull('') AS hour"
 
-def of_spark(lake: str, geo: str) -> list[str]:
+
+def of_spark(lake: str, geo: str, present: Collection[str] = TABLES) -> list[str]:
     """Temporary views and functions of a session. `lake` is a path or s3:// URL, `geo` a Parquet file."""
-    lake, geo = (place.replace("s3://", "s3a://", 1) for place in (lake, geo))  # Hadoop's name of it
-    partitions = _declared(lake_sql.PARTITIONS, spark.TYPES)
-    found = ["SET spark.sql.session.timeZone = UTC"]
-    for table, columns in TABLES.items():
-        stored = _declared({c.name: SQL_TYPES[c.type] for c in columns if c.stored}, spark.TYPES)
-        found.append(_spark_files(f"_{table}", f"{stored}, {partitions}", f"{lake}/{table}"))
-        shown = ", ".join([*(_shown(c, spark.SparkSql) for c in columns), *lake_sql.PARTITIONS])
-        found.append(f"CREATE OR REPLACE TEMPORARY VIEW {table} AS SELECT {shown} FROM _{table}")
-    found.append(_spark_files("geo", _declared(lake_sql.schema()["geo"], spark.TYPES), geo))
+    found = [*spark_tables(lake, present), _spark_files("geo", _declared(lake_sql.schema()["geo"], spark.TYPES), geo)]
     parameters = ", ".join(f"{name} TIMESTAMP_NTZ DEFAULT NULL" for name in RANGE)
     for name in QUESTIONS:
         columns_of = _declared({c.name: c.type for c in COLUMNS[name]}, spark.TYPES)
@@ -53,19 +49,38 @@ def of_spark(lake: str, geo: str) -> list[str]:
     return found
 
 
+def spark_tables(lake: str, present: Collection[str] = TABLES) -> list[str]:
+    """The tables alone. Those that are not `present`, because nothing of them was shipped yet, have no rows."""
+    found = ["SET spark.sql.session.timeZone = UTC"]
+    for table, columns in TABLES.items():
+        stored = {c.name: SQL_TYPES[c.type] for c in columns if c.stored} | lake_sql.PARTITIONS
+        if table in present:
+            found.append(_spark_files(f"_{table}", _declared(stored, spark.TYPES), f"{lake}/{table}"))
+        else:
+            nothing = ", ".join(f"CAST(NULL AS {spark.TYPES[kind]}) AS `{name}`" for name, kind in stored.items())
+            found.append(f"CREATE OR REPLACE TEMPORARY VIEW _{table} AS SELECT {nothing} WHERE false")
+        shown = ", ".join([*(_shown(c, spark.SparkSql) for c in columns), *lake_sql.PARTITIONS])
+        found.append(f"CREATE OR REPLACE TEMPORARY VIEW {table} AS SELECT {shown} FROM _{table}")
+    return found
+
+
 def _spark_files(name: str, columns: str, path: str) -> str:
+    path = path.replace("s3://", "s3a://", 1)  # Hadoop's name of it
     return (
         f"CREATE OR REPLACE TEMPORARY VIEW {name} ({columns})\n"
         f"USING parquet OPTIONS (path '{_quoted(path)}', pathGlobFilter '*.parquet')"
     )
 
 
-def of_clickhouse(lake: str, geo: str, endpoint: str = "") -> list[str]:
+def of_clickhouse(lake: str, geo: str, present: Collection[str] = TABLES, endpoint: str = "") -> list[str]:
     """Views of the current database. `endpoint` is the URL of the store of an s3:// lake."""
     found = []
     for table, columns in TABLES.items():
         stored = _declared({c.name: SQL_TYPES[c.type] for c in columns if c.stored}, clickhouse.TYPES)
         shown = ", ".join(_shown(c, clickhouse.ClickHouseSql) for c in columns)
+        if table not in present:
+            found.append(f"CREATE OR REPLACE VIEW {table} AS SELECT {shown}, {_NO_PATH} FROM null('{_quoted(stored)}')")
+            continue
         source = _clickhouse_files(f"{lake}/{table}/{_SEGMENTS}", stored, endpoint)
         found.append(f"CREATE OR REPLACE VIEW {table} AS SELECT {shown}, {_FROM_PATH} FROM {source}")
     of_geo = _declared(lake_sql.schema()["geo"], clickhouse.TYPES)

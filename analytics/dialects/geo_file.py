@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Final
 
-import duckdb
-
 from analytics import connect
+from analytics.shell import replaced
+from analytics.ship.destination import Destination
 from engine.errors import StoreError
 
-FILE: Final = "geo.parquet"
-DIRECTORY: Final = ".geo"
+PLACE: Final = ".geo/geo.parquet"  # below the lake
 
 
-def default_place(lake: Path) -> Path:
-    """Beside the tables of the lake."""
-    return lake / DIRECTORY / FILE
+def write_geo(lake: str | Path, file: Path | None = None) -> str:
+    """Write the view `geo` there, by default into the lake, replacing what was. Returns its path or URL.
 
+    Raises StoreError, one line.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-def write_geo(lake: str | Path, path: Path) -> int:
-    """Write the view `geo` there, replacing what was, and return how many addresses it has. Raises StoreError."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with connect(lake) as con:
+        table = con.sql("FROM geo ORDER BY ip").to_arrow_table()
+    data = pa.BufferOutputStream()
+    pq.write_table(table, data, compression="zstd")
+    content = data.getvalue().to_pybytes()
+    if file is None:
+        Destination(str(lake)).put(content, PLACE)
+        return f"{str(lake).rstrip('/')}/{PLACE}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with connect(lake) as con:
-            target = str(unfinished).replace("'", "''")
-            found = con.execute(f"COPY (FROM geo) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchone()
-        os.replace(unfinished, path)
+        with replaced(file) as output:
+            output.write(content)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {(error.strerror or str(error)).lower()}; name another with --geo"
-        ) from None
-    except duckdb.IOException as error:
-        raise StoreError(f"{path} cannot be written: {str(error).splitlines()[0]}; name another with --geo") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return int(found[0]) if found else 0
+        raise StoreError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from None
+    return str(file.absolute())

@@ -103,7 +103,7 @@ _ARROW: Final = {"string": "VARCHAR", "double": "DOUBLE", "int64": "BIGINT"}
 @cache
 def _macros() -> dict[str, Macro]:
     found: dict[str, Macro] = {}
-    for file in FILES:
+    for file in (*FILES, "jobs"):
         for name, parameters, is_table, body in _MACRO.findall(
             (files("analytics") / "sql" / f"{file}.sql").read_text()
         ):

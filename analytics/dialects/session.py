@@ -7,7 +7,10 @@ import shutil
 from typing import Any, Final
 
 from analytics.dialects import catalogue
+from analytics.store import require_lake
 from engine.errors import ConfigError
+from engine.ship_config import is_remote
+from engine.tables import TABLES
 
 _SETTINGS: Final = {
     "spark.sql.session.timeZone": "UTC",
@@ -18,8 +21,11 @@ _SETTINGS: Final = {
 }
 
 
-def open_spark(lake: str, geo: str, master: str) -> Any:
-    """A SparkSession with the lake's tables, `geo` and the questions. Raises ConfigError, one line."""
+def open_spark(lake: str, master: str, geo: str | None = None) -> Any:
+    """A SparkSession with the lake's tables, and with `geo` and the questions if that file is given.
+
+    Raises ConfigError or StoreError, one line.
+    """
     try:
         from pyspark.sql import SparkSession
     except ImportError:
@@ -34,7 +40,8 @@ def open_spark(lake: str, geo: str, master: str) -> Any:
         session = builder.getOrCreate()
     except Exception as error:  # noqa: BLE001 — py4j raises what Java threw
         raise ConfigError(f"Spark at {master} does not start: {_first_line(error)}") from None
-    for statement in catalogue.of_spark(lake, geo):
+    present = tables_of(lake)
+    for statement in catalogue.spark_tables(lake, present) if geo is None else catalogue.of_spark(lake, geo, present):
         session.sql(statement)
     return session
 
@@ -46,9 +53,21 @@ def open_clickhouse(lake: str, geo: str) -> Any:
     except ImportError:
         raise ConfigError("ClickHouse's library is not installed: pip install chdb") from None
     session = Session()
-    for statement in catalogue.of_clickhouse(lake, geo):
+    for statement in catalogue.of_clickhouse(lake, geo, tables_of(lake)):
         session.query(statement)
     return session
+
+
+def tables_of(lake: str) -> list[str]:
+    """The tables that have a segment there. Raises StoreError when it is no lake."""
+    if is_remote(lake):
+        from analytics.ship.remote import remote_lake
+
+        remote = remote_lake(lake)
+        remote.check()
+        return [table for table in TABLES if remote.segments(table)]
+    root = require_lake(lake)
+    return [table for table in TABLES if next((root / table).glob("*/*/*/*.parquet"), None) is not None]
 
 
 def _first_line(error: Exception) -> str:
