@@ -79,10 +79,10 @@ class Here:
 class OnSpark:
     """A Spark cluster, or Spark's processes on this machine."""
 
-    def __init__(self, lake: str | Path, master: str) -> None:
+    def __init__(self, lake: str | Path, master: str, geo: str | None = None) -> None:
         from analytics.dialects.session import open_spark
 
-        self._session = open_spark(str(lake), master)
+        self.session = open_spark(str(lake), master, geo)
 
     def ask(self, sql: str) -> pa.Table:
         return self._frame(sql).toArrow()
@@ -100,10 +100,10 @@ class OnSpark:
         from analytics.dialects.lake_sql import statement, write
         from analytics.dialects.spark import SparkSql
 
-        return self._session.sql(write(statement(sql), SparkSql))
+        return self.session.sql(write(statement(sql), SparkSql))
 
     def close(self) -> None:
-        self._session.stop()
+        self.session.stop()
 
 
 def run(lake: str | Path, options: argparse.Namespace, config: EngineConfig) -> int:

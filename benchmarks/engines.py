@@ -1,11 +1,12 @@
 """The same questions of the same lake on DuckDB, Apache Spark and ClickHouse: are the answers the same?
 
-    python -m benchmarks.engines LAKE [--spark MASTER] [--only NAME]
+    python -m benchmarks.engines LAKE [--short] [--spark MASTER] [--only TEXT] [--rows N]
 
 Every public question (analytics/sql/), for the whole lake and for the middle third of its time, and every query of
-docs/queries.md. Prints a line for each: rows, whether Spark's and ClickHouse's are DuckDB's, CPU seconds of each.
-Spark is `local-cluster[2,1,1024]` unless told otherwise: a driver, a worker and two executors, each a process of its
-own. ClickHouse is chdb, the server's engine as a library. Exit code 1 when an answer differs.
+docs/queries.md; then a forest, trained on the sample that Spark draws and on ours. Prints a line for each: rows,
+whether Spark's and ClickHouse's are DuckDB's, CPU seconds of each. Spark is `local-cluster[2,1,1024]` unless told
+otherwise: a driver, a worker and two executors, each a process of its own. ClickHouse is chdb, the server's engine as a
+library. Exit code 1 when an answer differs.
 
 Rows are compared as a set of lines, since most engines keep no order that is not asked for last. Numbers that are no
 integers may differ by TOLERANCE of their size: sums are added up in another order.
@@ -24,49 +25,40 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
-import analytics
-from analytics.dialects import clickhouse, lake_sql, spark
+from analytics import jobs
+from analytics.dialects import clickhouse, lake_sql
 from analytics.dialects.geo_file import write_geo
-from analytics.dialects.session import open_clickhouse, open_spark
+from analytics.dialects.session import open_clickhouse
 from analytics.question_columns import QUESTIONS
+from engine.config import load_config
 from engine.errors import StoreError
 
 TOLERANCE: Final = 1e-6
 TWO_EXECUTORS: Final = "local-cluster[2,1,1024]"
+ASKED: Final = (*QUESTIONS, *jobs.JOBS["rollups"])
 Span = tuple[datetime, datetime] | None
 
 
-class Engine:
-    """An engine with the lake as its tables: takes DuckDB's SQL, or the name of a question."""
+class Engine(jobs.Runner):
+    """An engine with the lake as its tables: takes DuckDB's SQL."""
 
     name = ""
 
-    def ask(self, query: str, span: Span = None) -> pa.Table:
-        raise NotImplementedError
 
-
-class DuckDb(Engine):
+class DuckDb(jobs.Here, Engine):
     name = "duckdb"
 
-    def __init__(self, lake: Path) -> None:
-        self.con = analytics.connect(lake)
 
-    def ask(self, query: str, span: Span = None) -> pa.Table:
-        if query in QUESTIONS:
-            query = f"FROM {query}_between({_literals(span)})"
-        return self.con.sql(query).to_arrow_table()
-
-
-class Spark(Engine):
+class Spark(jobs.OnSpark, Engine):
     name = "spark"
 
     def __init__(self, lake: Path, geo: Path, master: str) -> None:
-        self.session = open_spark(str(lake), master, str(geo))
-
-    def ask(self, query: str, span: Span = None) -> pa.Table:
-        return self.session.sql(_written(query, span, spark.SparkSql)).toArrow()
+        super().__init__(lake, master, str(geo))
+        executors = self.session.sparkContext._jsc.sc().getExecutorMemoryStatus().size()
+        say(f"Spark {self.session.version} at {master}: {executors} processes, the driver among them")
 
 
 class ClickHouse(Engine):
@@ -75,20 +67,15 @@ class ClickHouse(Engine):
     def __init__(self, lake: Path, geo: Path) -> None:
         self.session = open_clickhouse(str(lake), str(geo))
 
-    def ask(self, query: str, span: Span = None) -> pa.Table:
-        written = _written(query, span, clickhouse.ClickHouseSql)
-        sql = f"{written}\nSETTINGS {clickhouse.SETTINGS}, output_format_arrow_string_as_string = 0"
-        return pa.ipc.open_stream(pa.py_buffer(self.session.query(sql, "ArrowStream").bytes())).read_all()
+    def ask(self, sql: str) -> pa.Table:
+        written = lake_sql.write(lake_sql.statement(sql), clickhouse.ClickHouseSql)
+        settings = f"SETTINGS {clickhouse.SETTINGS}, output_format_arrow_string_as_string = 0"
+        answer = self.session.query(f"{written}\n{settings}", "ArrowStream")
+        return pa.ipc.open_stream(pa.py_buffer(answer.bytes())).read_all()
 
 
-def _literals(span: Span) -> str:
+def literals(span: Span) -> str:
     return "NULL, NULL" if span is None else f"'{span[0]}', '{span[1]}'"
-
-
-def _written(query: str, span: Span, dialect: Any) -> str:
-    if query in QUESTIONS:
-        query = f"FROM {query}_between({_literals(span)})"
-    return lake_sql.write(lake_sql.statement(query), dialect)
 
 
 def rows_of(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -101,7 +88,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.replace(tzinfo=None)
     if isinstance(value, list):
-        return tuple(_plain(v) for v in value)
+        return tuple(_plain(v) for v in value) or None  # ClickHouse has no NULL where a list may be
     if isinstance(value, str):
         return value.encode()  # ClickHouse's texts and bytes are one type
     return value
@@ -152,7 +139,7 @@ def hunts() -> list[str]:
 
 def middle(engine: DuckDb) -> Span:
     """The middle third of the lake's time, to the second."""
-    ((first, last),) = engine.con.execute("SELECT min(ts), max(end_ts) FROM flows").fetchall()
+    ((first, last),) = zip(*engine.ask("SELECT min(ts), max(ts) FROM flows").to_pydict().values(), strict=True)
     if first is None:
         return None
     third = (last - first) / 3
@@ -179,10 +166,11 @@ def cpu_s() -> float:
 def compare(engines: list[Engine], query: str, span: Span, say: Callable[[str], None]) -> bool:
     """One line: the first engine's rows and CPU time, and of each other whether its rows are the same."""
     expected, texts, good = None, [], True
+    sql = f"FROM {query}_between({literals(span)})" if query in ASKED else query
     for engine in engines:
         before = cpu_s()
         try:
-            found = engine.ask(query, span)
+            found = engine.ask(sql)
         except StoreError as error:
             texts.append(f"{engine.name} - ({error})")
             continue
@@ -198,30 +186,50 @@ def compare(engines: list[Engine], query: str, span: Span, say: Callable[[str], 
         unlike = difference(expected, found)
         texts.append(f"{engine.name} {used:6.2f} s {'DIFFERENT: ' + unlike if unlike else 'identical'}")
         good = good and not unlike
-    title = query if query in QUESTIONS else " ".join(query.split())
+    title = query if query in ASKED else " ".join(query.split())
     say(f"{title[:60]:<60} {'middle' if span else 'all':<6} {'  '.join(texts)}")
     return good
+
+
+def compare_forests(here: jobs.Runner, there: jobs.Runner, span: Span, rows: int, say: Callable[[str], None]) -> bool:
+    """A packet model trained on a sample that each side draws: are the forests, and so all scores, the same?"""
+    before = cpu_s()
+    one, other = (jobs.train(runner, literals(span), rows, load_config(None)) for runner in (here, there))
+    equal = one.rows == other.rows and all(np.array_equal(a, other.arrays[name]) for name, a in one.arrays.items())
+    say(f"{'job train':<60} {'middle':<6} {one.rows:>7} rows  {cpu_s() - before:6.2f} s both  "
+        f"{'identical' if equal else 'DIFFERENT forests'}")  # fmt: skip
+    return equal
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare the answers of DuckDB, Spark and ClickHouse.")
     parser.add_argument("lake", type=Path)
     parser.add_argument("--spark", default=TWO_EXECUTORS, metavar="MASTER", help="'' leaves Spark out")
+    parser.add_argument("--short", action="store_true", help="each question once, for the middle of the lake's time")
     parser.add_argument("--only", default="", help="questions and queries that contain this")
+    parser.add_argument("--rows", type=int, default=50_000, help="packets that the forest learns from, at most")
     options = parser.parse_args(arguments)
     lake = options.lake.absolute()
     with tempfile.TemporaryDirectory(prefix="packetlake-") as folder:
         geo = Path(folder) / "geo.parquet"
         write_geo(lake, geo)
         duck = DuckDb(lake)
+        span = middle(duck)
         engines: list[Engine] = [duck, ClickHouse(lake, geo)]
         if options.spark:
             engines.append(Spark(lake, geo, options.spark))
-        cases: list[tuple[str, Span]] = [(q, span) for span in (None, middle(duck)) for q in QUESTIONS]
-        cases += [(q, None) for q in hunts()]
-        results = [compare(engines, q, span, print) for q, span in cases if options.only in q]
-    print(f"{sum(results)} of {len(results)} identical")
+        cases: list[tuple[str, Span]] = [(q, s) for s in ((span,) if options.short else (None, span)) for q in ASKED]
+        if not options.short:
+            cases += [(q, None) for q in hunts()]
+        results = [compare(engines, q, s, say) for q, s in cases if options.only in q]
+        if options.spark and options.only in "job train":
+            results.append(compare_forests(duck, engines[-1], span, options.rows, say))
+    say(f"{sum(results)} of {len(results)} identical")
     return 0 if all(results) else 1
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
