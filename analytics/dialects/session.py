@@ -39,7 +39,7 @@ def open_spark(lake: str, master: str, geo: str | None = None) -> Any:
     try:
         session = builder.getOrCreate()
     except Exception as error:  # noqa: BLE001 — py4j raises what Java threw
-        raise ConfigError(f"Spark at {master} does not start: {_first_line(error)}") from None
+        raise ConfigError(f"Spark at {master} does not start ({_first_line(error)}); its own log says why") from None
     present = tables_of(lake)
     for statement in catalogue.spark_tables(lake, present) if geo is None else catalogue.of_spark(lake, geo, present):
         session.sql(statement)

@@ -29,6 +29,7 @@ from engine.errors import StoreError
 from engine.tables import TABLES
 from tests.analytics.small_lake import NOON, make_lake, segment
 from tests.commands import ROOT, engine
+from tests.s3 import BUCKET, serving
 
 needs_clickhouse = pytest.mark.skipif(
     importlib.util.find_spec("chdb") is None, reason="no ClickHouse here: pip install -e '.[engines]'"
@@ -148,6 +149,26 @@ def test_clickhouse_init__makes_every_table_and_question(lake: Path, tmp_path: P
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "views.sql"], capture_output=True, text=True)
     assert done.stdout.split() == ["139", "1"], done.stderr
+
+
+@needs_clickhouse
+def test_clickhouse__reads_what_was_shipped_to_an_object_store(tmp_path: Path) -> None:
+    root = make_lake(tmp_path / "lake", "10.0.0.1", "93.184.216.34")
+    with serving(tmp_path / "s3") as store:
+        environment = dict(store.environment)
+        url = f"s3://{BUCKET}/site"
+        assert engine("ship", root, url, env=environment).returncode == 0
+        done = engine("lake", "clickhouse-init", "--lake", url, env=environment)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "views.sql").write_text(done.stdout)
+        code = (
+            "import sys; from chdb.session import Session; s = Session(); s.query(open(sys.argv[1]).read())\n"
+            "print(s.query('SELECT count() FROM packets'), s.query('SELECT count() FROM quic'))\n"
+            "print(s.query('SELECT DISTINCT scope FROM geo ORDER BY ip'))\n"
+        )
+        words = [sys.executable, "-c", code, tmp_path / "views.sql"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["2", "0", '"private"', '"public"'], done.stderr
 
 
 # --- what is written -------------------------------------------------------------------------------------------------
