@@ -6,6 +6,7 @@ Answers that may be large (`rollups`) are written by Spark's executors, the othe
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -121,8 +122,13 @@ def run(lake: str | Path, options: argparse.Namespace, config: EngineConfig) -> 
         raise ConfigError(f"engine job {options.job} needs --output, the {kind}")
     if not _LEAST_ROWS <= rows <= _MOST_ROWS:
         raise ConfigError(f"--rows {rows} is out of range: use {_LEAST_ROWS} to {_MOST_ROWS}")
-    if options.output and "://" not in options.output and any(p.exists() for p in _places(options)):
-        raise ConfigError(f"{options.output} exists already; give another name")
+    if options.output and "://" in options.output:
+        if options.on == "local" or options.job == "train":
+            raise ConfigError(f"--output {options.output}: only Spark writes there; give a path on this machine")
+    elif options.output:
+        options.output = os.path.abspath(options.output)  # Spark would take it for its executors' own
+        if any(place.exists() for place in _places(options)):
+            raise ConfigError(f"{options.output} exists already; give another name")
     runner: Runner = Here(lake) if options.on == "local" else OnSpark(lake, options.on)
     try:
         if options.job == "train":

@@ -232,6 +232,7 @@ def test_job__rollups_add_up_and_train_makes_a_model_for_sensors(lake: Path, tmp
     [
         (["job", "rollups"], "--output"),
         (["job", "train", "--output", "x", "--rows", "5"], "--rows 5"),
+        (["job", "rollups", "--output", "s3://b/p"], "s3://b/p"),
         (["job", "beacons", "--on", "http://x"], "--on http://x"),
         (["job", "beacons", "--since", "soon"], "--since"),
         (["job", "beacons", "--lake", "/nonexistent"], "/nonexistent"),
