@@ -15,10 +15,11 @@ TYPES: Final = {
     "FLOAT": "FLOAT", "DOUBLE": "DOUBLE", "BOOLEAN": "BOOLEAN", "DATE": "DATE", "BLOB": "BINARY",
     "VARCHAR[]": "ARRAY<STRING>", "BIGINT[]": "ARRAY<BIGINT>",
 }  # fmt: skip
-# A list's median between two values, as DuckDB has it. `transform(array(x), name -> ...)[0]` names a value.
+# A list's median between two values, as DuckDB has it; NULL of none, without a CASE, which Spark looks past: index 0 is
+# an error of its. `transform(array(x), name -> ...)[0]` names a value.
 _MEDIAN: Final = (
-    "transform(array(array_sort({0})), s -> CASE WHEN size(s) > 0 THEN (CAST(try_element_at(s, CAST(floor((size(s) + 1)"
-    " / 2) AS INT)) AS DOUBLE) + try_element_at(s, CAST(floor(size(s) / 2) AS INT) + 1)) / 2 END)[0]"
+    "transform(array(array_sort({0})), s -> (CAST(try_element_at(s, greatest(1, CAST(floor((size(s) + 1) / 2) AS INT)))"
+    " AS DOUBLE) + try_element_at(s, CAST(floor(size(s) / 2) AS INT) + 1)) / 2)[0]"
 )
 _MAD: Final = (
     "transform(array(named_struct('v', {0}, 'm', " + _MEDIAN + ")), x -> "
@@ -37,7 +38,7 @@ _CALLS: Final = {
     "list_distinct": "array_distinct({0})",
     "list_contains": "array_contains({0}, {1})",
     "flatten": "flatten({0})",
-    "range": "sequence({0}, {1} - 1)",
+    "range": "filter(sequence({0}, greatest({0}, {1} - 1)), n -> n < {1})",  # sequence(1, 0) goes down
     "epoch_us": "timestampdiff(MICROSECOND, TIMESTAMP_NTZ '1970-01-01 00:00:00', {0})",
     "make_timestamp": "timestampadd(MICROSECOND, {0}, TIMESTAMP_NTZ '1970-01-01 00:00:00')",
     "median": "median({0})",
