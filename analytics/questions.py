@@ -19,7 +19,7 @@ from analytics.question_columns import COLUMNS, QUESTIONS
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_FILES: Final = (
+FILES: Final = (
     "ranges", "connections", "services", "hosts", "beacons", "dns", "fingerprints", "alerts", "anomalies",
     "fleet", "table_between",
 )  # fmt: skip
@@ -37,7 +37,7 @@ def create(con: DuckDBPyConnection) -> None:
         nulls = ", ".join(f'NULL::{c.type} AS "{c.name}"' for c in columns)
         con.execute(f"CREATE MACRO {name}_between(since := NULL, until := NULL) AS TABLE SELECT {nulls}")
         con.execute(f"CREATE OR REPLACE VIEW {name} AS FROM {name}_between()")
-    for name in _FILES:
+    for name in FILES:
         con.execute((files("analytics") / "sql" / f"{name}.sql").read_text())
 
 

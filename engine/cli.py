@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, alerts_cli, companions, model_cli, ship_cli
+from engine import __version__, alerts_cli, cluster_cli, companions, model_cli, ship_cli
 from engine.errors import ConfigError, EngineError
 from engine.log import FORMAT, FORMATS, report, say
 
@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     alerts_cli.add_commands(command, _alerts, _notify)
     model_cli.add_command(command, _model)
     ship_cli.add_command(command, _load)
+    cluster_cli.add_commands(command, _load, _lake_or_url)
 
     compact = command("compact", _compact, "merge small segments into large ones; a running capture does it by itself")
     compact.add_argument(

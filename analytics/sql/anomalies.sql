@@ -6,13 +6,31 @@ CREATE OR REPLACE MACRO _anomaly_bounds() AS
 
 -- What would a threshold have raised? How many packets were that unusual, in how many minutes, beside the share that
 -- the model expects: what it learned from had it by definition.
+CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+WITH bins AS (
+    SELECT ts, bin, list_extract(bins, bin) AS n
+    FROM table_between('model_stats', since, until), (SELECT unnest(range(1, len(_anomaly_bounds()) + 1)) AS bin)
+    WHERE bin <= len(bins)),
+minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
+counted AS (SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
+highest AS (SELECT ts, max(bin) AS bin FROM minutes WHERE n > 0 GROUP BY ts),
+reached AS (SELECT bin, count(*) AS minutes FROM highest GROUP BY bin),
+summed AS (
+    SELECT bin, (sum(n) OVER (ORDER BY bin DESC))::BIGINT AS packets, sum(n) OVER () AS scored,
+           (coalesce(sum(minutes) OVER (ORDER BY bin DESC), 0))::BIGINT AS minutes, sum(minutes) OVER () AS span
+    FROM counted LEFT JOIN reached USING (bin))
+SELECT list_extract(_anomaly_bounds(), bin) AS threshold, packets, packets / nullif(scored, 0) AS share,
+       1 - list_extract(_anomaly_bounds(), bin) AS usual_share, minutes,
+       round(packets * 60 / nullif(span, 0), 1) AS packets_per_hour
+FROM summed ORDER BY threshold;
+
+-- The same of some sensors; apart, since it is the dashboard's alone and other engines need not know it.
 CREATE OR REPLACE MACRO _anomaly_thresholds(since, until, sensors) AS TABLE
 WITH bins AS (
     SELECT ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM table_between('model_stats', since, until)
     WHERE sensors IS NULL OR list_contains(sensors, sensor)),
 minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
-counted AS (
-    SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
+counted AS (SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
 highest AS (SELECT ts, max(bin) AS bin FROM minutes WHERE n > 0 GROUP BY ts),
 span AS (SELECT count(*) AS minutes FROM highest)
 SELECT _anomaly_bounds()[bin] AS threshold, (sum(n) OVER upward)::BIGINT AS packets,
@@ -20,23 +38,23 @@ SELECT _anomaly_bounds()[bin] AS threshold, (sum(n) OVER upward)::BIGINT AS pack
        (SELECT count(*) FROM highest WHERE highest.bin >= counted.bin) AS minutes,
        round(packets * 60 / nullif((SELECT minutes FROM span), 0), 1) AS packets_per_hour
 FROM counted WINDOW upward AS (ORDER BY bin DESC) ORDER BY threshold;
-CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
-FROM _anomaly_thresholds(since, until, NULL::VARCHAR[]);
 
 -- How unusual was traffic, minute by minute? Quantiles are lower bounds of bins. `top_frame_no` of `top_source` is the
 -- most unusual packet.
 CREATE OR REPLACE MACRO anomaly_minutes_between(since := NULL, until := NULL) AS TABLE
 WITH stats AS (FROM table_between('model_stats', since, until)),
-bins AS (SELECT sensor, ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM stats),
+bins AS (
+    SELECT sensor, ts, bin, list_extract(bins, bin) AS n
+    FROM stats, (SELECT unnest(range(1, len(_anomaly_bounds()) + 1)) AS bin) WHERE bin <= len(bins)),
 summed AS (SELECT sensor, ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
 ranked AS (
     SELECT sensor, ts, bin, sum(n) OVER (PARTITION BY sensor, ts ORDER BY bin) AS below,
            sum(n) OVER (PARTITION BY sensor, ts) AS n
     FROM summed),
 quantiles AS (
-    SELECT sensor, ts, _anomaly_bounds()[min(bin) FILTER (below >= 0.5 * n)] AS p50,
-           _anomaly_bounds()[min(bin) FILTER (below >= 0.9 * n)] AS p90,
-           _anomaly_bounds()[min(bin) FILTER (below >= 0.99 * n)] AS p99
+    SELECT sensor, ts, list_extract(_anomaly_bounds(), min(bin) FILTER (below >= 0.5 * n)) AS p50,
+           list_extract(_anomaly_bounds(), min(bin) FILTER (below >= 0.9 * n)) AS p90,
+           list_extract(_anomaly_bounds(), min(bin) FILTER (below >= 0.99 * n)) AS p99
     FROM ranked WHERE n > 0 GROUP BY ALL),
 minutes AS (
     SELECT sensor, ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, max(threshold) AS threshold,

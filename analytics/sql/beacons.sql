@@ -23,7 +23,7 @@ WITH groups AS (
            arg_max(app, ts) AS app, arg_max(server_name, ts) AS server_name, min(ts) AS first_seen, max(ts) AS last_seen
     FROM connections_between(since, until) GROUP BY src_ip, dst_ip, dst_port, proto HAVING count(*) >= 10),
 gaps AS (
-    SELECT * EXCLUDE (times), list_filter(list_transform(range(1, len(times)), lambda i: times[i + 1] - times[i]),
+    SELECT * EXCLUDE (times), list_filter(list_transform(range(1, len(times)), lambda i: list_extract(times, i + 1) - list_extract(times, i)),
                                           lambda gap: gap >= 1) AS gaps
     FROM groups),
 measured AS (
@@ -37,5 +37,5 @@ scored AS (
 SELECT round(interval_score * (0.5 + 0.5 * size_score), 3) AS score, src_ip, dst_ip, dst_port, proto, app, server_name,
        flows, beats, round(interval_s, 3) AS interval_s, round(interval_mad_s, 3) AS interval_mad_s,
        round(interval_score, 3) AS interval_score, size, size_mad, round(size_score, 3) AS size_score,
-       round(least(1, interval_s * (beats - 1) / epoch(last_seen - first_seen)), 3) AS coverage, bytes, first_seen, last_seen
+       round(least(1, interval_s * (beats - 1) / ((epoch_us(last_seen) - epoch_us(first_seen)) / 1e6)), 3) AS coverage, bytes, first_seen, last_seen
 FROM scored ORDER BY score DESC, beats DESC, src_ip, dst_ip, dst_port;

@@ -21,8 +21,8 @@ WITH asked AS (
     WHERE query IS NOT NULL AND coalesce(dst_port, 53) NOT IN (5353, 5355) AND coalesce(src_port, 0) <> 5353
     GROUP BY lower(query)),
 cut AS (
-    SELECT * EXCLUDE (labels), array_to_string(labels[-_domain_labels(labels):], '.') AS domain,
-           array_to_string(labels[:-_domain_labels(labels) - 1], '.') AS host
+    SELECT * EXCLUDE (labels), array_to_string(labels[len(labels) - _domain_labels(labels) + 1:], '.') AS domain,
+           array_to_string(labels[1:(len(labels) - _domain_labels(labels))], '.') AS host
     FROM asked WHERE len(labels) >= 2 AND labels[-1] <> 'arpa'),
 names AS (SELECT *, coalesce(list_aggregate(string_split(host, ''), 'entropy'), 0) AS entropy FROM cut WHERE host <> '')
 SELECT domain, round(sum(length(host) * entropy / 8))::BIGINT AS capacity, count(*) AS names,

@@ -98,7 +98,7 @@ range AS (
     SELECT coalesce(since::TIMESTAMP, max(last_seen) - INTERVAL 24 HOUR) AS begins, min(first_seen) AS oldest FROM hosts),
 located AS (SELECT *, unnest(_geo(ip)) FROM hosts, range WHERE first_seen >= begins)
 SELECT first_seen, ip, scope, last_seen, CASE WHEN scope IN ('private', 'link_local') THEN mac END AS mac,
-       country, city, asn, as_org, bytes_sent, bytes_received, round(epoch(first_seen - oldest) / 3600, 1) AS watched_h
+       country, city, asn, as_org, bytes_sent, bytes_received, round((epoch_us(first_seen) - epoch_us(oldest)) / 3.6e9, 1) AS watched_h
 FROM located ORDER BY first_seen DESC, ip;
 
 -- Where do the bytes go? One row per country, most bytes first; `sent` went there, `received` came from there. Public

@@ -28,10 +28,10 @@ WITH range AS (
     SELECT coalesce(since::TIMESTAMP, max(end_ts) - INTERVAL 24 HOUR) AS begins, min(ts) AS oldest
     FROM table_between('flows', NULL, until)),
 seen AS MATERIALIZED (
-    SELECT *, first_seen >= begins AS new, oldest FROM services_between(NULL, until), range),
+    SELECT *, first_seen >= begins AS new FROM services_between(NULL, until), range),
 before AS (SELECT ip, port, proto, list(app ORDER BY app) AS apps FROM seen WHERE NOT new GROUP BY ALL)
 SELECT seen.first_seen, ip, service, port, proto, app, clients, flows, bytes, server_names,
        coalesce(list_filter(before.apps, lambda a: a IS NOT NULL), []) AS known_as,
-       round(epoch(seen.first_seen - oldest) / 3600, 1) AS watched_h
+       round((epoch_us(seen.first_seen) - epoch_us(oldest)) / 3.6e9, 1) AS watched_h
 FROM seen LEFT JOIN before USING (ip, port, proto)
 WHERE new AND (before.ip IS NULL OR len(known_as) > 0) ORDER BY seen.first_seen DESC, ip, port, app;
