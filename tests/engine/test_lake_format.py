@@ -94,7 +94,7 @@ def test_sensor__the_second_engine_is_refused_until_the_first_dies(tmp_path: Pat
         assert [(e.sensor, e.running, e.pid) for e in engines(tmp_path)] == [
             ("s1", True, first.pid), ("s2", True, os.getpid()),
         ]  # fmt: skip
-        other.wrong(["no packets on eth1 for 5 s or more"])
+        other.tell(["no packets on eth1 for 5 s or more"], {})
         assert engines(tmp_path)[1].wrong == ("no packets on eth1 for 5 s or more",)
         other.close()
     finally:

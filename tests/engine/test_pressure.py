@@ -118,6 +118,8 @@ def test_publish__gives_up_what_the_level_says(level: Level, tmp_path: Path) -> 
 class Torrent(SavefileSource):
     """A savefile in the place of an interface: it never has to wait, so there is always more than can be done."""
 
+    down = False
+
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._ready = os.open(path, os.O_RDONLY)

@@ -23,7 +23,7 @@ def lake(tmp_path: Path) -> Path:
 
 
 def bearer(lake: Path) -> dict[str, str]:
-    return {"Authorization": f"Bearer {users.add_token(lake, 'ada', 'prometheus', 1, 'viewer')}"}
+    return {"Authorization": f"Bearer {users.add_token(lake, 'ada', 'viewer', 1, 'prometheus')}"}
 
 
 def test_metrics__a_token_is_asked_for_and_engines_are_told_apart(lake: Path) -> None:
