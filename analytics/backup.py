@@ -181,7 +181,8 @@ def _bring(
 
 def _copy(source: Path, copy: Path) -> list[Any]:
     """Copy bytes, times, mode and, for root, owner. Returns size, SHA-256 and modification time of what was written."""
-    with source.open("rb") as file:
+    # No link is followed: root may be copying what another account could put there.
+    with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         _directories(source.parent, copy.parent)
         partial = copy.with_name(f"{copy.name}{UNFINISHED}")

@@ -35,13 +35,22 @@ def lake(root: Path, retention: RetentionConfig, frames: bool) -> Iterator[Check
         yield Check("lake", PROBLEM, f"the file system of {there} is read-only", f"mount -o remount,rw {there}")
         return
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Check("lake", PROBLEM, f"{there} cannot be written by this account", f"sudo chown -R $USER {there}")
+        # The lake alone: what it lies in may be /var/lib.
+        mend = f"sudo -u {_owner(root)} engine doctor" if root.is_dir() else f'sudo install -d -o "$USER" {root}'
+        yield Check("lake", PROBLEM, f"{there} cannot be written by this account", mend)
         return
     yield Check("lake", OK, f"{root}, format {number}" if root.is_dir() else f"{root} does not exist yet")
     yield _space(there, retention)
     yield _speed(there, frames)
     yield _swaps(there)
     yield _places(root)
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return folder.owner()
+    except KeyError:  # an account of a container, or one that is gone
+        return f"#{folder.stat().st_uid}"
 
 
 def _space(folder: Path, retention: RetentionConfig) -> Check:

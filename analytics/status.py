@@ -11,9 +11,10 @@ import shutil
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
@@ -55,12 +56,13 @@ def look(lake: Path, now: float | None = None, *, count_rows: bool = True) -> Fa
     known = engines(root)
     found: Facts = {"lake": str(root), "format": lake_format.check(root), "now": now}
     found["engines"] = [asdict(engine) for engine in known]
+    found["damaged"] = {}  # by table: what DuckDB says of a segment
     with connect(root, threads=2) as con:
         held = _held(root, now)
         if count_rows:
-            _add_rows(con, held["tables"])
-        found["sources"] = _sources(con, now)
-        found["open_alerts"] = _alerts(con)
+            _add_rows(con, held["tables"], found["damaged"])
+        found["sources"] = _asked(found, "capture_stats", lambda: _sources(con, now), [])
+        found["open_alerts"] = _asked(found, "alert_events", lambda: _alerts(con), {})
     found |= held
     found["limits"] = _limits(root, held, limits)
     found["disk"] = _disk(root, held, limits)
@@ -78,6 +80,15 @@ def look(lake: Path, now: float | None = None, *, count_rows: bool = True) -> Fa
     found["problems"] = _problems(found, any(engine.running for engine in known))
     found["exit_code"] = 2 if not any(engine.running for engine in known) else 1 if found["problems"] else 0
     return found
+
+
+def _asked(found: Facts, table: str, question: Callable[[], Any], otherwise: Any) -> Any:
+    """The answer; where a segment of the table is damaged, what stands for it, and `found` says so."""
+    try:
+        return question()
+    except duckdb.Error as error:
+        found["damaged"][table] = str(error).partition("\n")[0]
+        return otherwise
 
 
 def _sources(con: DuckDBPyConnection, now: float) -> list[Facts]:
@@ -152,13 +163,13 @@ def _start(held: Held) -> float:
     return start / (1e9 if start >= NANOSECONDS_FROM else 1e6)
 
 
-def _add_rows(con: DuckDBPyConnection, tables: dict[str, Facts]) -> None:
+def _add_rows(con: DuckDBPyConnection, tables: dict[str, Facts], damaged: dict[str, str]) -> None:
     for table, facts in tables.items():
         if table != FRAMES:
             try:
                 facts["rows"] = con.sql(f"FROM {table}").count("*").fetchall()[0][0]
-            except duckdb.Error as error:  # a damaged segment
-                facts["rows"], facts["error"] = None, str(error).partition("\n")[0]
+            except duckdb.Error as error:
+                facts["rows"], damaged[table] = None, str(error).partition("\n")[0]
 
 
 def _limits(root: Path, held: Facts, limits: RetentionConfig) -> dict[str, Facts]:
@@ -251,7 +262,7 @@ def _problems(found: Facts, running: bool) -> list[str]:
         problems.append("nothing merges and deletes: that process has been silent for minutes")
     if running and found["ship"] and found["ship"]["problem"]:
         problems.append(f"segments are not shipped: {found['ship']['problem']}")
-    problems += [f"{table}: {facts['error']}" for table, facts in found["tables"].items() if "error" in facts]
+    problems += [f"{table}: {error}" for table, error in found["damaged"].items()]
     return problems
 
 

@@ -38,7 +38,7 @@ import sys
 from nfstream import NFStreamer
 if __name__ == "__main__":
     short = {"idle_timeout": 1, "active_timeout": 1}
-    flows = NFStreamer(source=sys.argv[1], n_meters=int(sys.argv[2]), statistical_analysis=True, **short)
+    flows = NFStreamer(source=sys.argv[1], n_meters=1, statistical_analysis=True, **short)
     print("listening on", file=sys.stderr, flush=True)
     packets = 0
     for flow in flows:
@@ -239,13 +239,11 @@ def reference(wire: Wire, capture: Path, pps: float, seconds: float) -> dict[str
     }
 
 
-def nfstream(
-    wire: Wire, capture: Path, pps: float, seconds: float, python: str, meters: int = 1
-) -> tuple[float, float]:
+def nfstream(wire: Wire, capture: Path, pps: float, seconds: float, python: str) -> tuple[float, float]:
     """Packets a second that were sent, and the share of them that is in no flow of nfstream's."""
     with tempfile.TemporaryDirectory(prefix="packetlake-bench-") as name:
         log = Path(name) / "log"
-        words = _inside(wire.here, python, "-c", _NFSTREAM, wire.capture, str(meters))
+        words = _inside(wire.here, python, "-c", _NFSTREAM, wire.capture)
         with _started(words, log, "listening on") as process:
             time.sleep(3)  # its meters start
             arrived = _arrived(wire)

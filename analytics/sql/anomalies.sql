@@ -6,11 +6,11 @@ CREATE OR REPLACE MACRO _anomaly_bounds() AS
 
 -- What would a threshold have raised? How many packets were that unusual, in how many minutes, beside the share that
 -- the model expects: what it learned from had it by definition.
-CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+CREATE OR REPLACE MACRO _anomaly_thresholds(since, until, all_sensors, sensors) AS TABLE
 WITH bins AS (
     SELECT ts, bin, list_extract(bins, bin) AS n
     FROM table_between('model_stats', since, until), (SELECT unnest(range(1, len(_anomaly_bounds()) + 1)) AS bin)
-    WHERE bin <= len(bins)),
+    WHERE bin <= len(bins) AND (all_sensors OR list_contains(sensors, sensor))),
 minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
 counted AS (SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
 highest AS (SELECT ts, max(bin) AS bin FROM minutes WHERE n > 0 GROUP BY ts),
@@ -23,21 +23,8 @@ SELECT list_extract(_anomaly_bounds(), bin) AS threshold, packets, packets / nul
        1 - list_extract(_anomaly_bounds(), bin) AS usual_share, minutes,
        round(packets * 60 / nullif(span, 0), 1) AS packets_per_hour
 FROM summed ORDER BY threshold;
-
--- The same of some sensors; apart, since it is the dashboard's alone and other engines need not know it.
-CREATE OR REPLACE MACRO _anomaly_thresholds(since, until, sensors) AS TABLE
-WITH bins AS (
-    SELECT ts, generate_subscripts(bins, 1) AS bin, unnest(bins) AS n FROM table_between('model_stats', since, until)
-    WHERE sensors IS NULL OR list_contains(sensors, sensor)),
-minutes AS (SELECT ts, bin, sum(n) AS n FROM bins GROUP BY ALL),
-counted AS (SELECT bin, sum(n) AS n FROM minutes GROUP BY bin),
-highest AS (SELECT ts, max(bin) AS bin FROM minutes WHERE n > 0 GROUP BY ts),
-span AS (SELECT count(*) AS minutes FROM highest)
-SELECT _anomaly_bounds()[bin] AS threshold, (sum(n) OVER upward)::BIGINT AS packets,
-       packets / nullif(sum(n) OVER (), 0) AS share, 1 - threshold AS usual_share,
-       (SELECT count(*) FROM highest WHERE highest.bin >= counted.bin) AS minutes,
-       round(packets * 60 / nullif((SELECT minutes FROM span), 0), 1) AS packets_per_hour
-FROM counted WINDOW upward AS (ORDER BY bin DESC) ORDER BY threshold;
+CREATE OR REPLACE MACRO anomaly_threshold_between(since := NULL, until := NULL) AS TABLE
+FROM _anomaly_thresholds(since, until, true, ['']);
 
 -- How unusual was traffic, minute by minute? Quantiles are lower bounds of bins. `top_frame_no` of `top_source` is the
 -- most unusual packet.

@@ -108,6 +108,16 @@ def test_damaged_segment__is_said_and_the_rest_is_there(lake: Path) -> None:
     assert found["tables"]["capture_stats"]["rows"] == 10
 
 
+@pytest.mark.parametrize("table", ["capture_stats", "alert_events"])
+def test_damaged_segment__of_what_it_asks_itself(lake: Path, table: str) -> None:
+    segment(lake, table, [], name="9-9", at=now()).write_bytes(b"PAR1 no")
+    for words in ([], ["--json"], ["--metrics"]):
+        done = engine("status", "--lake", lake, *words)
+        assert (done.returncode, done.stderr) == (2, "")
+    found = look(lake)
+    assert [text.partition(":")[0] for text in found["problems"][1:]] == [table]
+
+
 def test_command__json_text_and_no_lake(lake: Path) -> None:
     done = engine("status", "--lake", lake, "--json")
     assert done.returncode == 2

@@ -19,7 +19,7 @@ from engine.model_row import EDGES, N_BINS
 
 BOUNDS: Final = (0.0, *EDGES)  # of the bins, the lower ones
 _THRESHOLDS: Final = (
-    "_anomaly_thresholds($since, $until, "
+    "_anomaly_thresholds($since, $until, false, "
     "coalesce((SELECT list(DISTINCT sensor) FROM {{model_stats}} WHERE {}), []::VARCHAR[]))"
 )
 _STEPS_S: Final = tuple(60 * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440))
