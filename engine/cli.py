@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import __version__, alerts_cli, cluster_cli, companions, model_cli, ship_cli
+from engine import __version__, alerts_cli, care_cli, cluster_cli, companions, model_cli, ship_cli
 from engine.errors import ConfigError, EngineError
 from engine.log import FORMAT, FORMATS, report, say
 
@@ -125,23 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _lake(compact)
 
-    doctor = command("doctor", _doctor, "say what keeps captures from being complete here, and what mends it")
-    doctor.add_argument("--iface", action="append", metavar="NAME", help="interface; repeat for several")
-    doctor.add_argument("--json", action="store_true", help="for programs; exit code 1 when something wants attention")
-    doctor.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`")
-    _lake(doctor)
-
-    selftest = command("selftest", _selftest, "send known attacks through the whole engine, and say what was found")
-    selftest.add_argument("--live", action="store_true", help="over a private wire (root), 30 s; default: a savefile")
-    selftest.add_argument("--config", metavar="FILE", help="TOML file, see `engine config`: does yours find them?")
-
-    backup = command("backup", _backup, "copy the lake while it is in use; again, only what is new")
-    backup.add_argument("target", metavar="DIR", help="an empty directory, or an earlier backup")
-    backup.add_argument("--no-frames", action="store_true", help="without the raw frames")
-    _lake(backup)
-    restore = command("restore", _restore, "make a lake of a backup")
-    restore.add_argument("source", metavar="DIR", help="made by `engine backup`")
-    _lake(restore)
+    care_cli.add_commands(command, _load, _lake_path)
 
     status = command("status", _status, "say whether it captures, what is lost, what the lake holds, how long it lasts")
     how = status.add_mutually_exclusive_group()
@@ -156,12 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     retain.add_argument("--config", metavar="FILE", help="TOML file, for [retention] (default: as the last run had it)")
     _lake(retain)
-
-    service = command("service", _service, "print a systemd unit that captures from boot on")
-    service.add_argument("--iface", action="append", metavar="NAME", help="interface; repeat for several")
-    service.add_argument("--config", metavar="FILE", help="TOML file that the service reads, see `engine config`")
-    service.add_argument("--port", type=int, metavar="N", help="of the dashboard (default 8050)")
-    service.add_argument("--no-dashboard", action="store_true", help="capture only")
 
     geoip = command("geoip", _geoip, "say which GeoIP database is used; get or choose one")
     geoip.add_argument("action", nargs="?", choices=("status", "install", "use", "ipinfo"), default="status")
@@ -504,43 +482,6 @@ def _compact(options: argparse.Namespace) -> int:
     plan = Plan(older_s=60, least=2, grace_s=options.grace)
     done = compaction.compact(lake, plan, lambda text: report("warning", text))
     say(f"{done.segments:,} segments with {done.rows:,} rows merged into {done.merged:,}")
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    from analytics import lake_checks
-    from engine import checks
-
-    config = _load(options)
-    lake = _lake_path(config)
-    found = [*checks.machine(config, lake), *lake_checks.lake(lake, config.retention, config.frames.mode != "off")]
-    return checks.show(found, options.json)
-
-
-def _selftest(options: argparse.Namespace) -> int:
-    from benchmarks import selftest
-
-    _load(options)  # what is wrong with it is said in one line
-    return selftest.run(options.live, Path(options.config).absolute() if options.config else None)
-
-
-def _backup(options: argparse.Namespace) -> int:
-    from analytics import backup
-
-    return backup.run_backup(_lake_path(_load(options)), Path(options.target), not options.no_frames, say)
-
-
-def _restore(options: argparse.Namespace) -> int:
-    from analytics import backup
-
-    return backup.run_restore(Path(options.source), _lake_path(_load(options)), say)
-
-
-def _service(options: argparse.Namespace) -> int:
-    from engine import service
-
-    _load(options)  # what is wrong with it is said now, not at the next boot
-    print(service.unit(options.iface or (), options.config, options.port, not options.no_dashboard), end="")  # noqa: T201
     return 0
 
 
