@@ -29,7 +29,7 @@ from engine.kernels.entropy import entropies, log_tables
 from engine.packets import FrameBatch, PacketBatch
 
 FRAMES = {64: 400_000, 1514: 40_000}
-TARGET_NS = {64: 350, 1514: 1800}
+TARGET_NS = {64: 150, 1514: 1800}
 
 
 class Ours:

@@ -3,12 +3,13 @@
 import numpy as np
 
 from engine import packets as k
-from engine.constants import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from engine.constants import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, LINKTYPE_ETHERNET
 from engine.jit import helper, kernel
 from engine.kernels import fields as x
 from engine.kernels.entropy import entropy_of
 from engine.kernels.link import parse_link, parse_tags
 from engine.kernels.network import parse_arp, parse_ipv4, parse_ipv6
+from engine.kernels.plain import NOT_PLAIN, decode_plain
 from engine.kernels.transport import parse_transport
 from engine.kernels.tunnel import find_tunnel
 
@@ -33,31 +34,21 @@ def decode_frames(
         p = frames[k.F_OFFSET, i]
         end = p + frames[k.F_CAPLEN, i]
         wirelen = frames[k.F_WIRELEN, i]
-        f[x.PRESENT] = 0
-        f[x.DEPTH] = 0
-        f[x.WIRE_END] = p + wirelen
-        _decode_frame(arena, p, end, frames[k.F_LINK_TYPE, i], f)
-
-        flags = f[x.PRESENT]
-        if flags & k.HAS_PAYLOAD:
-            payload_end = f[x.PAYLOAD] + f[x.PAYLOAD_LEN]
-            # The carrier's own end, so that padding behind it is never taken for an inner packet.
-            inner = _decode_tunnel(arena, min(end, payload_end), f, g, i, short, int_, long, address)
-            start = f[x.PAYLOAD]
-            stop = min(end, start + f[x.PAYLOAD_LEN])
-            long[k.L_PAYLOAD_LEN, i] = f[x.PAYLOAD_LEN]
-            if inner & k.HAS_INNER_IP == 0:  # else the flow table looks at the inner packet's
-                int_[k.I_PAYLOAD, i] = start
-                int_[k.I_PAYLOAD_END, i] = stop
-            flags |= inner
-            if stop > start:
-                entropy[i] = entropy_of(arena, start, stop, logs, histogram)
-                flags |= k.HAS_ENTROPY
-        if flags & k.IS_FRAGMENT:
-            int_[k.I_FRAGMENT, i] = f[x.FRAGMENT_ID]
-            flags |= k.IS_LATER_FRAGMENT if f[x.LATER_FRAGMENT] else 0
+        link_type = frames[k.F_LINK_TYPE, i]
+        flags = NOT_PLAIN
+        if link_type == LINKTYPE_ETHERNET:
+            flags = decode_plain(arena, p, end, i, short, int_, long, address)
+        if flags != NOT_PLAIN:
+            start = np.int64(int_[k.I_PAYLOAD, i])
+            stop = np.int64(int_[k.I_PAYLOAD_END, i])
+        else:
+            flags, start, stop = _decode_any(arena, p, end, wirelen, link_type, f, g, i, short, int_, long, address)
+            if f[x.STATUS] > k.NOT_IP:
+                undecodable += 1
+        if stop > start:
+            entropy[i] = entropy_of(arena, start, stop, logs, histogram)
+            flags |= k.HAS_ENTROPY
         present[i] = flags
-        _store(f, flags, i, short, int_, long, address)
 
         ts = frames[k.F_TS_NS, i]
         microseconds = ts // 1000
@@ -67,10 +58,35 @@ def decode_frames(
         long[k.L_WIRELEN, i] = wirelen
         int_[k.I_CAPLEN, i] = end - p
         wire_bytes += wirelen
-        if f[x.STATUS] > k.NOT_IP:
-            undecodable += 1
     totals[0] = undecodable
     totals[1] = wire_bytes
+
+
+@helper
+def _decode_any(buf, p, end, wirelen, link_type, f, g, i, short, int_, long, address):
+    """Any frame, through the scratch records. Returns (groups that became valid, captured payload's start, stop)."""
+    f[x.PRESENT] = 0
+    f[x.DEPTH] = 0
+    f[x.WIRE_END] = p + wirelen
+    _decode_frame(buf, p, end, link_type, f)
+    flags = f[x.PRESENT]
+    start = stop = 0
+    if flags & k.HAS_PAYLOAD:
+        payload_end = f[x.PAYLOAD] + f[x.PAYLOAD_LEN]
+        # The carrier's own end, so that padding behind it is never taken for an inner packet.
+        inner = _decode_tunnel(buf, min(end, payload_end), f, g, i, short, int_, long, address)
+        start = f[x.PAYLOAD]
+        stop = min(end, start + f[x.PAYLOAD_LEN])
+        long[k.L_PAYLOAD_LEN, i] = f[x.PAYLOAD_LEN]
+        if inner & k.HAS_INNER_IP == 0:  # else the flow table looks at the inner packet's
+            int_[k.I_PAYLOAD, i] = start
+            int_[k.I_PAYLOAD_END, i] = stop
+        flags |= inner
+    if flags & k.IS_FRAGMENT:
+        int_[k.I_FRAGMENT, i] = f[x.FRAGMENT_ID]
+        flags |= k.IS_LATER_FRAGMENT if f[x.LATER_FRAGMENT] else 0
+    _store(f, flags, i, short, int_, long, address)
+    return flags, start, stop
 
 
 @helper
