@@ -55,7 +55,8 @@ def take(packet):
     rows.append({
         "time": float(packet.time), "src": packet[inet.IP].src, "dst": packet[inet.IP].dst,
         "protocol": kind.__name__ if kind else "other", "size": len(packet), "payload_length": n,
-        "src_port": getattr(packet.payload.payload, "sport", None), "dst_port": getattr(packet.payload.payload, "dport", None),
+        "src_port": getattr(packet.payload.payload, "sport", None),
+        "dst_port": getattr(packet.payload.payload, "dport", None),
         "entropy": -sum(c / n * math.log2(c / n) for c in counts.values()),
         "preview": "".join(chr(b) if 32 <= b < 127 else "." for b in payload[:64]),
     })

@@ -3,6 +3,7 @@
   "use strict";
   const P = window.packetlake, F = P.format, el = P.el, BLOCK = 200;
   let list = null, inspector = null, counted = null, counting = null, countedAt = 0, countMs = 0, asking = null, chosen = null, zone = null, named = false;
+  let released = null;  // the view in which Escape let go: there none is chosen by itself
 
   const descending = () => P.url.query().order !== "asc";
   const payload = () => P.recall("payload", "off") === "on" && P.may("operator");
@@ -56,7 +57,7 @@
         if (!same) { counted = null; if (!named) select(null); named = false; }
         note();
         count(same);
-        if (!P.url.live() && !chosen && list.grid.total) list.grid.select(0);
+        if (!P.url.live() && !chosen && list.grid.total && view.key !== released) list.grid.select(0);
       },
     });
   }
@@ -99,6 +100,7 @@
   let underway = null;
   function select(row) {
     chosen = row;
+    if (!row && underway) { underway.abort(); underway = null; }
     remember();
     for (const id of ["follow", "flow", "hex", "python", "download"]) { const b = P.byId(`packets-${id}`); if (b) b.disabled = true; }
     if (!row) inspector.clear(P.url.live() ? "Choose a packet to stop and look at it: click, or J and K." : "Choose a packet: click, or J and K.");
@@ -137,7 +139,7 @@
   P.page("packets", {
     params: () => Object.assign(P.url.filter() ? {} : { row: 0 }, { limit: BLOCK }, order()),
     mount() {
-      counted = null; chosen = null; asking = null; named = false; zone = P.url.zone();
+      counted = null; chosen = null; asking = null; named = false; released = null; zone = P.url.zone();
       inspector = P.inspector({ layers: "packets-layers", bytes: "packets-bytes" });
       P.loading("packets-grid", 12);
       const flow = () => String(inspector.answer.row.flow_id);
@@ -152,7 +154,7 @@
       fromAddress();
       P.onKey("j", () => list && list.grid.select(list.grid.selected + 1));
       P.onKey("k", () => list && list.grid.select(list.grid.selected - 1));
-      P.onKey("Escape", () => { if (chosen) { select(null); list.resume(); } else P.url.back(); });
+      P.onKey("Escape", () => { if (chosen) { released = list.view && list.view.key; select(null); list.resume(); } else P.url.back(); });
     },
     paint(answers) {
       if (!list || list.columnsFor !== columnsFor()) { build(); list.columnsFor = columnsFor(); }
