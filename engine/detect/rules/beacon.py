@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from engine.detect.rules.exfiltration import is_own
 from engine.detect.tick import Peaks, Tick
 from engine.kernels import window_layout as w
 from engine.kernels.window_ticks import X_GAP_SUM, X_STARTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _POPULAR_US = 3_600_000_000
 
@@ -45,42 +48,57 @@ class BeaconRule(Rule[Beacon]):
         # within an hour.
         self._popular: Recent[int] = Recent()  # by address: when it was found to have many, microseconds
         self._counted: Recent[int] = Recent()
+        self._judged = np.zeros(0, np.int64)  # by row: the pair, and its connections when it was looked at last
 
     def forget(self) -> None:
         self._popular.clear()
         self._counted.clear()
+        self._judged[:] = 0
 
     def may_find(self, peaks: Peaks) -> bool:
         return peaks.pairs[X_STARTS] >= self.p.connections and peaks.pairs[X_GAP_SUM] >= self.p.for_s * 1000
 
     def look(self, tick: Tick, second: bool) -> Iterable[Finding]:
-        p, rows = self.p, tick.pair_rows
-        gaps = tick.windows.pairs[rows, w.P_STARTS] - 1
-        total = tick.windows.pairs[rows, w.P_GAP_SUM]
-        for n in np.flatnonzero((gaps >= p.connections - 1) & (total >= p.for_s * 1000)).tolist():
-            mean = int(total[n]) / int(gaps[n])
-            deviation = math.sqrt(max(0.0, tick.pair_word(n, w.P_GAP_SQUARES) / int(gaps[n]) - mean * mean)) / mean
+        p, pairs = self.p, tick.windows.pairs
+        enough = np.flatnonzero(pairs[tick.pair_rows, w.P_STARTS] >= max(p.connections, 2))
+        rows = tick.pair_rows[enough]
+        gaps, total = pairs[rows, w.P_STARTS] - 1, pairs[rows, w.P_GAP_SUM]
+        mean = total / gaps
+        deviation = np.sqrt(np.maximum(0.0, pairs[rows, w.P_GAP_SQUARES] / gaps - mean * mean)) / np.maximum(mean, 1e-9)
+        regular = (total >= p.for_s * 1000) & (mean >= p.gap_s * 1000) & (deviation <= p.deviation)
+        for i in np.flatnonzero(regular & self._new(rows, pairs)).tolist():
+            n = int(enough[i])
             src, dst = tick.pair(n)
-            if mean < p.gap_s * 1000 or deviation > p.deviation or is_own(dst) or not is_own(src):
+            if is_own(dst) or not is_own(src):
                 continue
             _, port = port_of(tick.pair_word(n, w.P_START_PORT))
             found = self._popular.get(dst)
             if found is not None and abs(tick.ts - found) < _POPULAR_US:
                 continue
-            if self._counted.get((src, dst, port)) == int(gaps[n]):
+            if self._counted.get((src, dst, port)) == int(gaps[i]):
                 continue
-            self._counted.put((src, dst, port), int(gaps[n]))
-            clients = tick.windows.clients_of(int(rows[n]))
+            self._counted.put((src, dst, port), int(gaps[i]))
+            clients = tick.windows.clients_of(int(rows[i]))
             if clients > p.clients:
                 self._popular.put(dst, tick.ts)
                 continue
             yield Finding(
                 ts=tick.ts, kind=self.name, severity="medium", src_ip=src, dst_ip=dst, dst_port=port, proto=6,
-                count=int(gaps[n]) + 1, first_ts=tick.ts - int(total[n]) * 1000, source=tick.source,
-                why=f"{src} called {dst} port {port} {int(gaps[n]) + 1} times, every {mean / 1000:.1f} s give or take "
-                f"{deviation:.0%}; no other host did",
+                count=int(gaps[i]) + 1, first_ts=tick.ts - int(total[i]) * 1000, source=tick.source,
+                why=f"{src} called {dst} port {port} {int(gaps[i]) + 1} times, every {mean[i] / 1000:.1f} s give or "
+                f"take {deviation[i]:.0%}; no other host did",
                 evidence={
-                    "connections": int(gaps[n]) + 1, "threshold": p.connections, "mean_gap_s": round(mean / 1000, 2),
-                    "deviation": round(deviation, 3), "usual_deviation": 1.0, "clients": clients,
+                    "connections": int(gaps[i]) + 1, "threshold": p.connections,
+                    "mean_gap_s": round(float(mean[i]) / 1000, 2), "deviation": round(float(deviation[i]), 3),
+                    "usual_deviation": 1.0, "clients": clients,
                 },
             )  # fmt: skip
+
+    def _new(self, rows: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the rows have a connection more than when they were looked at last."""
+        if len(self._judged) != len(pairs):
+            self._judged = np.zeros(len(pairs), np.int64)
+        now = pairs[rows, w.P_ID] << 24 ^ pairs[rows, w.P_STARTS]
+        new: NDArray[np.bool_] = self._judged[rows] != now
+        self._judged[rows] = now
+        return new

@@ -31,6 +31,7 @@ _OWN: Final = tuple(
 
 
 @lru_cache(4096)
+@lru_cache(8192)
 def is_own(address: str) -> bool:
     """An address that is not routed on the internet."""
     ip = ipaddress.ip_address(address)
