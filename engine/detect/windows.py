@@ -65,9 +65,10 @@ class Windows:
     def clients_of(self, row: int) -> int:
         """How many hosts are known as clients of the server of a pair."""
         pairs, pair = self.pairs, self.pairs[row]
-        same = (pairs[:, w.P_S_LO] == pair[w.P_S_LO]) & (pairs[:, w.P_S_HI] == pair[w.P_S_HI])
-        same &= (self._pair_tags.reshape(-1) != 0) & (pairs[:, w.P_STARTS] > 0)
-        return len(np.unique(pairs[same, w.P_C_HASH]))
+        rows = np.flatnonzero(self.known_pairs)
+        for word in (w.P_S_LO, w.P_S_HI):  # the first leaves few for what follows
+            rows = rows[pairs[rows, word] == pair[word]]
+        return len(np.unique(pairs[rows[pairs[rows, w.P_STARTS] > 0], w.P_C_HASH]))
 
     @property
     def known_pairs(self) -> NDArray[np.bool_]:
