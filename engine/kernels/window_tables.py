@@ -44,11 +44,16 @@ def _way_of(tags, at, key):
 
 
 @helper
-def _oldest(tags, at, now):
-    """(the way that was quiet longest or is free, how long, _AGE + 1 when it is free)."""
+def _oldest(tags, at, now, key):
+    """(the way that was quiet longest or is free, how long, _AGE + 1 when it is free).
+
+    Among equals chance decides, by the newcomer's key: were it always the first, a host that is flooded by forged
+    sources would go whenever its set is full of this second's, and come back to the same place.
+    """
     oldest = np.int64(0)
     age = np.int64(-1)
-    for way in range(WAYS):
+    for step in range(WAYS):
+        way = ((key >> 1) + step) & (WAYS - 1)
         entry = tags[at, way]
         quiet = np.int64(_AGE + 1) if entry == 0 else (now - entry) & _AGE
         oldest = np.int64(way) if quiet > age else oldest
@@ -68,10 +73,11 @@ def find(tags, h):
 def find_or_oldest(tags, h, second):
     """(the row that `claim` would give, whether the hash is there)."""
     at = set_of(tags, h)
-    way = _way_of(tags, at, np.int64(h & np.uint64(_KEY)) | 1)
+    key = np.int64(h & np.uint64(_KEY)) | 1
+    way = _way_of(tags, at, key)
     if way >= 0:
         return at * WAYS + way, True
-    return at * WAYS + _oldest(tags, at, second & _AGE)[0], False
+    return at * WAYS + _oldest(tags, at, second & _AGE, key)[0], False
 
 
 @helper
@@ -85,7 +91,7 @@ def claim(tags, h, second):
         if tags[at, way] & _AGE != now:
             tags[at, way] = key << 16 | now
         return at * WAYS + way, False, False
-    oldest, age = _oldest(tags, at, now)
+    oldest, age = _oldest(tags, at, now, key)
     tags[at, oldest] = key << 16 | now
     return at * WAYS + oldest, True, age <= _AGE
 
@@ -104,5 +110,5 @@ def note(seen, h, epoch):
         quiet = (now - seen[at, way]) & _AGE
         seen[at, way] = key << 16 | now
         return KNOWN if quiet == 0 else (MOVED if quiet == 1 else NEW)
-    seen[at, _oldest(seen, at, now)[0]] = key << 16 | now
+    seen[at, _oldest(seen, at, now, key)[0]] = key << 16 | now
     return NEW
