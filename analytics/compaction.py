@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
-import pyarrow as pa
-
 from analytics.merge_jobs import Compactor, Done, Plan
 from analytics.retention import Cut, Retention
 from analytics.system import lowest_priority, stop_with_parent
@@ -102,8 +100,7 @@ def _keep(lake: Path, config: RetentionConfig, every_s: float) -> NoReturn:
                 merge_at = time.monotonic() + every_s
                 compactor.advance()
                 if not retention.space.acute:  # merging takes room
-                    compactor.begin(most=JOBS - len(compactor.jobs))
-                pa.default_memory_pool().release_unused()  # of merged rows
+                    compactor.begin_apart(most=JOBS - len(compactor.jobs))
             _leave_state(lake, compactor, retention)
             _rest(every_s, retention)
 

@@ -23,8 +23,10 @@ import contextlib
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ from typing import Any, Final
 from analytics.listing import KEPT, MERGING, OPEN, SUFFIX, names_in, partitions, retired_segments
 from analytics.segments import SEGMENT_NAME, partition_hour
 from analytics.ship.ledger import UNTAKEN, Taken, deciding, ledger_id
-from analytics.system import UNSUPPORTED, exchange
+from analytics.system import UNSUPPORTED, exchange, stop_with_parent
 from engine import lake_format
 from engine.errors import StoreError
 from engine.tables import TABLES
@@ -152,6 +154,42 @@ class Compactor:
                 with self._reporting(where):
                     begun += self._begin(table, partition)
         return begun
+
+    def begin_apart(self, most: int) -> int:
+        """As `begin`, in a process of its own: what merging takes of memory is given back when it ends.
+
+        For a process that merges nothing itself: a fork has none of the threads of Arrow and DuckDB. Raises StoreError
+        when that process was killed.
+        """
+        reading, writing = os.pipe()
+        parent, child = os.getpid(), os.fork()
+        if child == 0:
+            code = 1
+            try:
+                stop_with_parent(parent)
+                begun = self.begin(most)
+                with open(writing, "wb") as file:
+                    pickle.dump((begun, self._memory()), file)
+                code = 0
+            except BaseException:  # noqa: BLE001 — nothing may go on into the parent's code
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with open(reading, "rb") as file:
+            answer = file.read()
+        status = os.waitpid(child, 0)[1]
+        if status:
+            how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "failed"
+            raise StoreError(f"lake {self.lake}: merging {how}; trying again later")
+        begun, memory = pickle.loads(answer)  # noqa: S301 — written by ourselves, above
+        self.__dict__.update(memory)
+        return int(begun)
+
+    def _memory(self) -> dict[str, Any]:
+        """What one round tells the next."""
+        names = ("done", "_left_alone", "_settled", "_not_before", "_possible")
+        return {name: getattr(self, name) for name in names}
 
     @contextlib.contextmanager
     def _reporting(self, what: str) -> Iterator[None]:

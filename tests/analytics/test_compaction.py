@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -320,7 +321,57 @@ def test_kill__at_random_moments_leaves_the_lake_right(tmp_path: Path) -> None:
     assert live_segments(tmp_path, "packets")[-1].startswith(str(tmp_path / FOLDER))
 
 
-# --- the dashboard ---------------------------------------------------------------------------------------------------
+# --- in a process of its own ----------------------------------------------------------------------------------------
+APART = """
+import sys
+from pathlib import Path
+from analytics.merge_jobs import Compactor, Plan
+def merger():
+    return Compactor(Path(sys.argv[1]), Plan(older_s=0, grace_s=0, least=2), print, lambda: 1.8e9)
+with merger() as c:
+    print(c.begin_apart(1), c.done.segments, len(c.jobs), c.begin_apart(1), c.done.segments, "duckdb" in sys.modules)
+"""
+
+
+def test_apart__the_same_and_nothing_stays(tmp_path: Path) -> None:
+    many(make_lake(tmp_path))
+    sums = dict.fromkeys(("packets", "bytes", "payload", "fragments", "undecodable", "syns"), 1)
+    for name in ("1-1", "2-2"):
+        segment(tmp_path, "rollup_1s", [{"ts": NOON, "source": "eth0", **sums}], name=name)
+    done = subprocess.run([sys.executable, "-c", APART, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "20", "1", "1", "22", "False"]
+    assert run(tmp_path).merged == 0
+    assert counts(tmp_path) == (100, 100)
+
+
+def test_apart__killed_it_is_one_line_and_the_next_round_does_it(tmp_path: Path) -> None:
+    many(make_lake(tmp_path))
+    (tmp_path / FOLDER / "8-pipe.parquet").symlink_to(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe")  # reading it waits for ever: time to kill whoever does
+    with Compactor(tmp_path, AT_ONCE, print, later) as compactor:
+        killer = threading.Thread(target=_kill_child, args=(os.getpid(),))
+        killer.start()
+        with pytest.raises(StoreError, match=r"merging was killed by signal 9; trying again later$"):
+            compactor.begin_apart(1)
+        killer.join()
+    (tmp_path / FOLDER / "8-pipe.parquet").unlink()
+    with Compactor(tmp_path, AT_ONCE, print, later) as compactor:
+        assert compactor.begin_apart(1) == 1
+        while compactor.advance():
+            pass
+        assert compactor.done.segments == 20
+    assert counts(tmp_path) == (100, 100)
+
+
+def _kill_child(parent: int) -> None:
+    """Kill the first child that opens the pipe."""
+    for _ in range(600):
+        time.sleep(0.05)
+        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").exists():
+                time.sleep(0.3)
+                os.kill(int(child), signal.SIGKILL)
+                return
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
