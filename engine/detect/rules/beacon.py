@@ -44,15 +44,13 @@ class BeaconRule(Rule[Beacon]):
 
     def __init__(self, p: Beacon) -> None:
         super().__init__(p)
-        # To count the clients of a server costs 0.3 ms: not again without a new connection, nor, of one that has many,
-        # within an hour.
+        # To count the clients of a server costs 0.2 ms: not again before a pair has a tenth more connections, nor, of a
+        # server that has many, within an hour.
         self._popular: Recent[int] = Recent()  # by address: when it was found to have many, microseconds
-        self._counted: Recent[int] = Recent()
-        self._judged = np.zeros(0, np.int64)  # by row: the pair, and its connections when it was looked at last
+        self._judged = np.zeros((0, 2), np.int64)  # by row: the pair, and its connections when it was looked at last
 
     def forget(self) -> None:
         self._popular.clear()
-        self._counted.clear()
         self._judged[:] = 0
 
     def may_find(self, peaks: Peaks) -> bool:
@@ -66,7 +64,7 @@ class BeaconRule(Rule[Beacon]):
         mean = total / gaps
         deviation = np.sqrt(np.maximum(0.0, pairs[rows, w.P_GAP_SQUARES] / gaps - mean * mean)) / np.maximum(mean, 1e-9)
         regular = (total >= p.for_s * 1000) & (mean >= p.gap_s * 1000) & (deviation <= p.deviation)
-        for i in np.flatnonzero(regular & self._new(rows, pairs)).tolist():
+        for i in self._new(np.flatnonzero(regular), rows, pairs).tolist():
             n = int(enough[i])
             src, dst = tick.pair(n)
             if is_own(dst) or not is_own(src):
@@ -75,9 +73,6 @@ class BeaconRule(Rule[Beacon]):
             found = self._popular.get(dst)
             if found is not None and abs(tick.ts - found) < _POPULAR_US:
                 continue
-            if self._counted.get((src, dst, port)) == int(gaps[i]):
-                continue
-            self._counted.put((src, dst, port), int(gaps[i]))
             clients = tick.windows.clients_of(int(rows[i]))
             if clients > p.clients:
                 self._popular.put(dst, tick.ts)
@@ -94,11 +89,14 @@ class BeaconRule(Rule[Beacon]):
                 },
             )  # fmt: skip
 
-    def _new(self, rows: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the rows have a connection more than when they were looked at last."""
+    def _new(self, at: NDArray[np.intp], rows: NDArray[np.int32], pairs: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Those of `at`, indices of `rows`, that have a tenth more connections than when they were looked at last, or
+        began a new series."""
         if len(self._judged) != len(pairs):
-            self._judged = np.zeros(len(pairs), np.int64)
-        now = pairs[rows, w.P_ID] << 24 ^ pairs[rows, w.P_STARTS]
-        new: NDArray[np.bool_] = self._judged[rows] != now
-        self._judged[rows] = now
-        return new
+            self._judged = np.zeros((len(pairs), 2), np.int64)
+        now, before = pairs[rows[at, None], [w.P_ID, w.P_STARTS]], self._judged[rows[at]]
+        more = now[:, 1] - before[:, 1]
+        new = (now[:, 0] != before[:, 0]) | (more * 10 >= before[:, 1]) | (more < 0)
+        chosen: NDArray[np.intp] = at[new]
+        self._judged[rows[chosen]] = now[new]
+        return chosen

@@ -173,6 +173,16 @@ def test_beacon__regular_and_alone() -> None:
     assert not find([f for i in range(20) for f in handshake(i * 10, A, V, 40000 + i, 80)])  # a monitor inside
 
 
+def test_beacon__goes_on_and_begins_anew() -> None:
+    """A finding follows its series to within a tenth, and after a pause of hours the next series is one again."""
+    counts = [f.count for f in find(calls([10.0] * 100)) if f.kind == "beacon"]
+    assert counts[0] == 10
+    assert counts == sorted(set(counts))
+    assert counts[-1] > 90
+    again = [f.count for f in find(calls([10.0] * 59 + [7200.0] + [10.0] * 60)) if f.kind == "beacon"]
+    assert again[again.index(max(again)) + 1] < 12
+
+
 # --- what parsers make --------------------------------------------------------------------------------------------
 def rows_of(table: str, rows: list[dict[str, Any]]) -> list[Finding]:
     own = {"flow_id": 1, "src_ip": A, "src_port": 40000, "dst_ip": V, "dst_port": 80}
