@@ -349,7 +349,7 @@ def test_apart__killed_it_is_one_line_and_the_next_round_does_it(tmp_path: Path)
     (tmp_path / FOLDER / "8-pipe.parquet").symlink_to(tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe")  # reading it waits for ever: time to kill whoever does
     with Compactor(tmp_path, AT_ONCE, print, later) as compactor:
-        killer = threading.Thread(target=_kill_child, args=(os.getpid(),))
+        killer = threading.Thread(target=_kill_next_child, args=(_children(),))
         killer.start()
         with pytest.raises(StoreError, match=r"merging was killed by signal 9; trying again later$"):
             compactor.begin_apart(1)
@@ -363,15 +363,18 @@ def test_apart__killed_it_is_one_line_and_the_next_round_does_it(tmp_path: Path)
     assert counts(tmp_path) == (100, 100)
 
 
-def _kill_child(parent: int) -> None:
-    """Kill the first child that opens the pipe."""
+def _children() -> set[str]:
+    return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+
+def _kill_next_child(before: set[str]) -> None:
+    """Kill the first child that is not one of those, when it has begun to read."""
     for _ in range(600):
         time.sleep(0.05)
-        for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-            if Path(f"/proc/{child}/comm").exists():
-                time.sleep(0.3)
-                os.kill(int(child), signal.SIGKILL)
-                return
+        for child in _children() - before:
+            time.sleep(0.3)
+            os.kill(int(child), signal.SIGKILL)
+            return
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
