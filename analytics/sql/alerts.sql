@@ -8,13 +8,13 @@ CREATE OR REPLACE MACRO alerts_between(since := NULL, until := NULL) AS TABLE
 WITH states AS (
     SELECT * FROM table_between('alert_events', since, nullif(since, since))
     WHERE event IN ('opened', 'updated', 'closed', 'manual')
-    QUALIFY row_number() OVER (PARTITION BY incident_id ORDER BY revision DESC, event = 'closed' DESC, ts DESC) = 1),
+    QUALIFY row_number() OVER (PARTITION BY incident_id ORDER BY revision DESC, event = 'closed' DESC, ts DESC, sensor) = 1),
 marks AS (
     SELECT incident_id,
-           arg_max(event, ts) FILTER (event IN ('acknowledged', 'reopened')) AS mark,
-           arg_max(actor, ts) FILTER (event = 'acknowledged') AS by_whom,
+           _at_highest(CASE WHEN event <> 'note' THEN event END, ts) AS mark,
+           _at_highest(CASE WHEN event = 'acknowledged' THEN actor END, ts) AS by_whom,
            max(ts) FILTER (event = 'acknowledged') AS marked,
-           arg_max(note, ts) FILTER (note IS NOT NULL) AS note, count(note) AS notes
+           _at_highest(note, ts) AS note, count(note) AS notes
     FROM table_between('alert_events', nullif(since, since), nullif(since, since))
     WHERE sensor = 'operator' AND event IN ('acknowledged', 'reopened', 'note') GROUP BY incident_id)
 SELECT states.incident_id, first_seen, last_seen, kind, severity, src_ip, dst_ip, "count", why, evidence, confidence,
@@ -32,8 +32,8 @@ ORDER BY first_seen DESC, states.incident_id;
 -- were taken back are left out, those whose time is over have `active` false.
 CREATE OR REPLACE MACRO mutes_between(since := NULL, until := NULL) AS TABLE
 WITH words AS (
-    SELECT * FROM table_between('alert_events', since, until) WHERE sensor = 'operator' AND event IN ('muted', 'unmuted')
-    QUALIFY row_number() OVER (PARTITION BY kind, src_ip, dst_ip ORDER BY ts DESC) = 1)
+    SELECT * FROM table_between('alert_events', since, until) AS said WHERE sensor = 'operator' AND event IN ('muted', 'unmuted')
+    QUALIFY row_number() OVER (PARTITION BY kind, src_ip, dst_ip ORDER BY ts DESC, event, said.until DESC, actor, note) = 1)
 SELECT kind, src_ip, dst_ip, ts AS muted_at, words.until AS muted_until, actor AS muted_by, note,
        words.until IS NULL OR words.until > now()::TIMESTAMP AS active
-FROM words WHERE event = 'muted' ORDER BY ts DESC;
+FROM words WHERE event = 'muted' ORDER BY ts DESC, kind, src_ip, dst_ip;

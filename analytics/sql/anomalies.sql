@@ -45,9 +45,9 @@ quantiles AS (
     FROM ranked WHERE n > 0 GROUP BY ALL),
 minutes AS (
     SELECT sensor, ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, max(threshold) AS threshold,
-           max(top_anomaly) AS top_anomaly, arg_max(source, top_anomaly) AS top_source,
-           arg_max(top_frame_no, top_anomaly) AS top_frame_no, sum(not_learned)::BIGINT AS not_learned,
-           max(model) AS model, max(psi) AS psi, arg_max(worst_feature, worst_psi) AS worst_feature,
+           max(top_anomaly) AS top_anomaly, _at_highest(source, top_anomaly) AS top_source,
+           _at_highest(CASE WHEN top_anomaly IS NOT NULL THEN top_frame_no END, (top_anomaly, source)) AS top_frame_no, sum(not_learned)::BIGINT AS not_learned,
+           max(model) AS model, max(psi) AS psi, _at_highest(worst_feature, worst_psi) AS worst_feature,
            max(worst_psi) AS worst_psi
     FROM stats GROUP BY ALL)
 SELECT ts, sensor, scored, p50, p90, p99, top_anomaly, top_source, top_frame_no, above, threshold, not_learned, model,

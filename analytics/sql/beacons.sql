@@ -20,7 +20,7 @@ CREATE OR REPLACE MACRO beacons_between(since := NULL, until := NULL) AS TABLE
 WITH groups AS (
     SELECT src_ip, dst_ip, dst_port, proto, count(*) AS flows, list(epoch_us(ts) / 1e6 ORDER BY ts) AS times,
            median(src_bytes) AS size, mad(src_bytes) AS size_mad, sum(bytes)::BIGINT AS bytes,
-           arg_max(app, ts) AS app, arg_max(server_name, ts) AS server_name, min(ts) AS first_seen, max(ts) AS last_seen
+           _at_highest(app, ts) AS app, _at_highest(server_name, ts) AS server_name, min(ts) AS first_seen, max(ts) AS last_seen
     FROM connections_between(since, until) GROUP BY src_ip, dst_ip, dst_port, proto HAVING count(*) >= 10),
 gaps AS (
     SELECT * EXCLUDE (times), list_filter(list_transform(range(1, len(times)), lambda i: list_extract(times, i + 1) - list_extract(times, i)),

@@ -4,7 +4,7 @@
 -- One row per server certificate (TLS 1.2 and before: later ones are encrypted). `hosts` met it, `servers` showed it.
 CREATE OR REPLACE MACRO rare_certificates_between(since := NULL, until := NULL) AS TABLE
 SELECT count(DISTINCT src_ip) AS hosts, count(DISTINCT dst_ip) AS servers, count(DISTINCT flow_id) AS flows,
-       arg_max(cert_subject, ts) AS subject, arg_max(cert_issuer, ts) AS issuer,
+       _at_highest(cert_subject, ts) AS subject, _at_highest(cert_issuer, ts) AS issuer,
        coalesce(any_value(cert_subject) = any_value(cert_issuer), false) AS self_signed,
        any_value(cert_not_after) AS not_after, coalesce(any_value(cert_not_after) < max(ts), false) AS expired,
        coalesce(list_sort(list(DISTINCT sni) FILTER (sni IS NOT NULL))[:10], []) AS server_names,

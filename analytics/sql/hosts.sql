@@ -13,7 +13,7 @@ WITH pairs AS MATERIALIZED (
            sum(src_bytes) AS src_bytes, sum(dst_bytes) AS dst_bytes,
            sum(src_packets) AS src_packets, sum(dst_packets) AS dst_packets,
            min(ts) AS first_seen, max(end_ts) AS last_seen,
-           arg_max(src_mac, end_ts) AS src_mac, arg_max(dst_mac, end_ts) AS dst_mac
+           _at_highest(src_mac, end_ts) AS src_mac, _at_highest(dst_mac, end_ts) AS dst_mac
     FROM connections_between(since, until) GROUP BY ALL),
 sides AS (
     SELECT src_ip AS ip, dst_ip AS peer, true AS client, answered, flows, src_bytes AS sent, dst_bytes AS received,
@@ -22,7 +22,7 @@ sides AS (
     SELECT dst_ip, src_ip, false, answered, flows, dst_bytes, src_bytes, src_packets + dst_packets, first_seen,
            CASE WHEN dst_packets > 0 THEN last_seen END, dst_mac FROM pairs),
 totals AS (
-    SELECT ip, min(first_seen) AS first_seen, max(last_seen) AS last_seen, arg_max(mac, last_seen) AS mac,
+    SELECT ip, min(first_seen) AS first_seen, max(last_seen) AS last_seen, _at_highest(mac, last_seen) AS mac,
            count(DISTINCT peer) FILTER (answered AND NOT client) AS clients,
            count(DISTINCT peer) FILTER (answered AND client) AS servers,
            sum(flows) AS flows, sum(flows) FILTER (client AND NOT answered) AS failed,
@@ -46,7 +46,7 @@ addressed AS (
     GROUP BY ip),
 resolved AS (  -- 5353 is mDNS, where a host tells its own name
     SELECT ip, (list(name ORDER BY n DESC, name) FILTER (NOT multicast))[:20] AS names,
-           arg_max(name, told) FILTER (multicast) AS mdns_name
+           _at_highest(CASE WHEN multicast THEN name END, told) AS mdns_name
     FROM (SELECT ip, name, multicast, count(*) AS n, max(ts) AS told
           FROM (SELECT unnest(answers) AS ip, lower(query) AS name, ts,
                        coalesce(dst_port = 5353 OR src_port = 5353, false) AS multicast
@@ -57,8 +57,8 @@ dhcp_client AS (  -- the name stands in what the client sends, the address mostl
     SELECT coalesce(lower(client_mac), client_id) AS client, coalesce(assigned_ip, requested_ip, client_ip) AS ip,
            host_name AS name, message_type IN ('ACK', 'REPLY', 'REQUEST', 'RENEW', 'INFORM') AS final, ts
     FROM table_between('dhcp', since, until)),
-leased AS (SELECT ip, arg_max(client, ts) AS client FROM dhcp_client WHERE final AND ip IS NOT NULL GROUP BY ip),
-named AS (SELECT client, arg_max(name, ts) AS name FROM dhcp_client WHERE client IS NOT NULL GROUP BY client),
+leased AS (SELECT ip, _at_highest(client, ts) AS client FROM dhcp_client WHERE final AND ip IS NOT NULL GROUP BY ip),
+named AS (SELECT client, _at_highest(name, ts) AS name FROM dhcp_client WHERE client IS NOT NULL GROUP BY client),
 hello AS (
     SELECT ip, list(ja4 ORDER BY n DESC, ja4)[:10] AS ja4s
     FROM (SELECT src_ip AS ip, ja4, count(*) AS n
@@ -92,7 +92,7 @@ WITH seen AS (
     WHERE (until IS NULL OR first_seen < until::TIMESTAMP) AND _to(date, hour, until)),
 hosts AS MATERIALIZED (
     SELECT ip, min(ts) AS first_seen, coalesce(max(end_ts), max(ts)) AS last_seen, sum(sent)::BIGINT AS bytes_sent,
-           sum(received)::BIGINT AS bytes_received, arg_max(mac, end_ts) AS mac
+           sum(received)::BIGINT AS bytes_received, _at_highest(mac, end_ts) AS mac
     FROM seen GROUP BY ip),
 range AS (
     SELECT coalesce(since::TIMESTAMP, max(last_seen) - INTERVAL 24 HOUR) AS begins, min(first_seen) AS oldest FROM hosts),

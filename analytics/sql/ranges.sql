@@ -14,6 +14,12 @@ CREATE OR REPLACE MACRO _from(date, hour, since) AS
 CREATE OR REPLACE MACRO _to(date, hour, until) AS
     (until IS NULL OR date <= until::DATE) AND (until IS NULL OR date < until::DATE OR hour <= hour(until::TIMESTAMP));
 
+-- The value where `rank` is highest, rows with NULL in either passed over; of equal rank the largest value, since an
+-- engine's own choice among them depends on the order in which it reads. `arg_max` alone is for ranks that differ,
+-- such as the parts of a flow.
+CREATE OR REPLACE MACRO _at_highest(value, rank) AS
+    arg_max(value, (rank, value)) FILTER (value IS NOT NULL AND rank IS NOT NULL);
+
 -- 443/tcp; a protocol number where there is no name. Numbers: IANA protocol numbers.
 CREATE OR REPLACE MACRO _transport(proto) AS
     CASE proto WHEN 6 THEN 'tcp' WHEN 17 THEN 'udp' WHEN 132 THEN 'sctp' WHEN 33 THEN 'dccp' WHEN 136 THEN 'udplite'

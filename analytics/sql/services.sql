@@ -6,12 +6,12 @@ CREATE OR REPLACE MACRO services_between(since := NULL, until := NULL) AS TABLE
 WITH pairs AS (
     SELECT dst_ip AS ip, dst_port AS port, proto, app, src_ip, count(*) AS flows,
            sum(src_bytes) AS received, sum(dst_bytes) AS sent, min(ts) AS first_seen, max(end_ts) AS last_seen,
-           arg_max(server_name, ts) FILTER (NOT _asks_names(app)) AS server_name
+           _at_highest(CASE WHEN NOT _asks_names(app) THEN server_name END, ts) AS server_name
     FROM connections_between(since, until)
     WHERE dst_port IS NOT NULL AND outcome IN ('established', 'answered', 'reset') AND NOT _is_group(dst_ip)
     GROUP BY ALL),
 known AS (SELECT ip, port, proto, app, sum(sent + received) AS bytes FROM pairs WHERE app IS NOT NULL GROUP BY ALL),
-main AS (SELECT ip, port, proto, arg_max(app, bytes) AS main FROM known GROUP BY ALL)
+main AS (SELECT ip, port, proto, _at_highest(app, bytes) AS main FROM known GROUP BY ALL)
 SELECT ip, port || '/' || _transport(proto) || coalesce(' ' || coalesce(app, main), '') AS service, port, proto,
        coalesce(app, main) AS app, count(DISTINCT src_ip) AS clients, sum(flows)::BIGINT AS flows,
        sum(sent + received)::BIGINT AS bytes, sum(sent)::BIGINT AS bytes_sent, sum(received)::BIGINT AS bytes_received,

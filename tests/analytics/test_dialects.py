@@ -47,7 +47,7 @@ KEYS = (
 
 
 def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[str, Any]]:
-    """Seeded rows of any table, a third of what may be NULL being NULL; times differ, as they do on a wire."""
+    """Seeded rows of any table, a third of what may be NULL being NULL; of ten rows each, times are the same."""
     hosts = [f"10.0.{sensor[-1]}.{n}" for n in range(6)] + ["93.184.216.34", "2001:db8::7", "224.0.0.251", "192.0.2.9"]
     texts: dict[str, tuple[Any, ...]] = {
         "outcome": ("established", "refused", "unanswered", "reset", "half-open", "answered"),
@@ -77,13 +77,13 @@ def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[st
             c.name: None if c.may_be_null and rng.random() < 0.3 else value(c.name, c.type)
             for c in TABLES[table] if c.stored
         }  # fmt: skip
-        at = NOON + timedelta(seconds=n * 1800 / rows, microseconds=rng.randrange(1000))
-        row |= {"ts": at, "end_ts": at + timedelta(seconds=rng.uniform(0, 60)), "frame_no": n, "part": 1 + n % 2}
+        at = NOON + timedelta(seconds=n // 10 * 18000 / rows, microseconds=n // 10)
+        row |= {"ts": at, "end_ts": at + timedelta(seconds=30), "frame_no": n, "part": 1 + n % 2}
         row |= {"flow_id": n // 2 + 10**6 * (sensor == "s2"), "incident_id": f"{sensor}-{n // 2}", "revision": n % 2}
         row |= {"src_port": 1024 + n, "dst_port": rng.choice((22, 53, 443)), "proto": rng.choice((6, 17))}
         # Parts of a flow share what names it, and so do the revisions of an incident; a certificate is what it is.
         row |= {name: found[-1][name] for name in KEYS if n % 2 and name in row}
-        found.append(row | {"cert_subject": row.get("cert_sha256"), "cert_issuer": "bb", "cert_not_after": NOON})
+        found.append(row | {"cert_subject": row.get("cert_sha256"), "cert_issuer": "bb", "cert_not_after": NOON, "cert_not_before": NOON})
     if table == "flows":  # somebody calls home, each half minute
         for n in range(19):
             at = NOON + timedelta(seconds=660 + 30 * n, microseconds=rng.randrange(1000))
