@@ -49,6 +49,7 @@ _AS_WRITTEN: Final = (
     "MAD",
     "MEDIAN",
     "LIST_EXTRACT",
+    "APPROX_COUNT_DISTINCT",
 )
 
 
@@ -227,6 +228,29 @@ def write(tree: exp.Expression, dialect: type[Dialect], values: dict[str, str] |
         raise StoreError(f"this SQL cannot be written for another engine: {str(error).splitlines()[0]}") from None
 
 
-def arguments(generator: Any, node: exp.Anonymous) -> list[str]:
-    """The arguments of a call in the SQL of a generator."""
-    return [generator.sql(e) for e in node.expressions]
+def is_fraction(node: exp.Expression) -> bool:
+    """Whether a value may have digits behind the point, as far as types are known."""
+    node = node.unnest()
+    if isinstance(node, exp.Filter | exp.Sum | exp.Window):
+        return is_fraction(node.this)
+    return isinstance(node, exp.Div | exp.PercentileCont | exp.Avg) or node.is_type(*exp.DataType.REAL_TYPES)
+
+
+def to_integer(generator: Any, cast: exp.Cast, rounded: str) -> str | None:
+    """The SQL of a fraction as an integer, None for every other cast. DuckDB rounds to the nearest, to even; the other
+    engines cut off. `rounded` is how they round so."""
+    if not cast.to.is_type(*exp.DataType.INTEGER_TYPES) or not is_fraction(cast.this):
+        return None
+    return f"CAST({rounded.format(generator.sql(cast.this))} AS {generator.sql(cast.to)})"
+
+
+def call(generator: Any, node: exp.Anonymous, words: dict[str, str], engine: str) -> str:
+    """A call as `words` have it: of as many arguments, given as name/3, or of the arguments that stand in the text.
+
+    Raises StoreError when there is no word for it.
+    """
+    name, given = node.name.lower(), [generator.sql(e) for e in node.expressions]
+    text = words.get(f"{name}/{len(given)}", words.get(name))
+    if text is None or any(f"{{{n}}}" not in text for n in range(len(given))):
+        raise StoreError(f"{name}() of {len(given)} is DuckDB's; {engine} has no word for it here")
+    return text.format(*given)

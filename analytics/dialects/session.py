@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from typing import Any, Final
 
 from analytics.dialects import catalogue
@@ -26,6 +27,18 @@ def open_spark(lake: str, master: str, geo: str | None = None) -> Any:
 
     Raises ConfigError or StoreError, one line.
     """
+    session = start_spark(master)
+    present = tables_of(lake)
+    for statement in catalogue.spark_tables(lake, present) if geo is None else catalogue.of_spark(lake, geo, present):
+        session.sql(statement)
+    return session
+
+
+def start_spark(master: str) -> Any:
+    """A SparkSession. Executors on this machine run our Python, others what PYSPARK_PYTHON names.
+
+    Raises ConfigError, one line.
+    """
     try:
         from pyspark.sql import SparkSession
     except ImportError:
@@ -36,14 +49,12 @@ def open_spark(lake: str, master: str, geo: str | None = None) -> Any:
     builder = SparkSession.builder.appName("packetlake").master("local[*]" if master == "local" else master)
     for name, value in _SETTINGS.items():
         builder = builder.config(name, value)
+    if master.startswith("local"):
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
-        session = builder.getOrCreate()
+        return builder.getOrCreate()
     except Exception as error:  # noqa: BLE001 — py4j raises what Java threw
         raise ConfigError(f"Spark at {master} does not start ({_first_line(error)}); its own log says why") from None
-    present = tables_of(lake)
-    for statement in catalogue.spark_tables(lake, present) if geo is None else catalogue.of_spark(lake, geo, present):
-        session.sql(statement)
-    return session
 
 
 def open_clickhouse(lake: str, geo: str) -> Any:

@@ -7,8 +7,7 @@ from typing import Any, Final
 from sqlglot import exp
 from sqlglot.dialects.spark import Spark
 
-from analytics.dialects.lake_sql import arguments
-from engine.errors import StoreError
+from analytics.dialects.lake_sql import call, to_integer
 
 TYPES: Final = {
     "VARCHAR": "STRING", "TIMESTAMP": "TIMESTAMP_NTZ", "SMALLINT": "SMALLINT", "INTEGER": "INT", "BIGINT": "BIGINT",
@@ -32,13 +31,16 @@ _ENTROPY: Final = (
 _ON_LISTS: Final = {"median": _MEDIAN, "mad": _MAD, "entropy": _ENTROPY}
 _NOW: Final = "to_utc_timestamp(localtimestamp(), current_timezone())"
 _CALLS: Final = {
+    "approx_count_distinct": "count(DISTINCT {0})",
     "len": "size({0})",
     "list_extract": "try_element_at({0}, CAST({1} AS INT))",
     "list_sort": "array_sort({0})",
     "list_distinct": "array_distinct({0})",
     "list_contains": "array_contains({0}, {1})",
+    "list_position": "nullif(CAST(array_position({0}, {1}) AS INT), 0)",
     "flatten": "flatten({0})",
     "range": "filter(sequence({0}, greatest({0}, {1} - 1)), n -> n < {1})",  # sequence(1, 0) goes down
+    "range/3": "filter(sequence({0}, greatest({0}, {1} - 1), {2}), n -> n < {1})",
     "epoch_us": "timestampdiff(MICROSECOND, TIMESTAMP_NTZ '1970-01-01 00:00:00', {0})",
     "make_timestamp": "timestampadd(MICROSECOND, {0}, TIMESTAMP_NTZ '1970-01-01 00:00:00')",
     "median": "median({0})",
@@ -61,6 +63,12 @@ def _extreme(generator: Any, function: str, expression: Any) -> str:
     return f"{function}({value}, CASE WHEN {value} IS NOT NULL THEN {order} END)"
 
 
+def _grouping(generator: Any, expression: exp.Grouping) -> str:
+    """Spark's takes one column: a bit each, the last column the lowest."""
+    bits = [f"CAST(grouping({generator.sql(column)}) AS BIGINT)" for column in reversed(expression.expressions)]
+    return " + ".join(f"{bit} * {1 << n}" for n, bit in enumerate(bits))
+
+
 def _list(generator: Any, expression: exp.ArrayAgg, condition: str = "") -> str:
     """Spark's lists have no order of their own: the keys are kept beside the values until it is sorted."""
     values = expression.this
@@ -69,13 +77,22 @@ def _list(generator: Any, expression: exp.ArrayAgg, condition: str = "") -> str:
     if not isinstance(values, exp.Order):
         return f"collect_list({generator.sql(values)}){condition}"
     fields = ", ".join(f"'k{n}', {key}" for n, key in enumerate(sort_keys(generator, values)))
-    rows = f"collect_list(named_struct({fields}, 'v', {generator.sql(values.this)})){condition}"
-    return f"transform(array_sort({rows}), r -> r.v)"
+    rows = f"array_sort(collect_list(named_struct({fields}, 'v', {generator.sql(values.this)})){condition})"
+    return f"transform({f'reverse({rows})' if goes_down(values) else rows}, r -> r.v)"
 
 
 def sort_keys(generator: Any, order: exp.Order) -> list[str]:
-    """What to sort by, ascending: what goes down is a number in all of our lists."""
-    return [f"-({generator.sql(k.this)})" if k.args.get("desc") else generator.sql(k.this) for k in order.expressions]
+    """What to sort by, ascending, or reversed where all goes down: what goes down beside others is a number."""
+    down = not goes_down(order)
+    return [
+        f"-({generator.sql(k.this)})" if down and k.args.get("desc") else generator.sql(k.this)
+        for k in order.expressions
+    ]
+
+
+def goes_down(order: exp.Order) -> bool:
+    """Whether every key is descending."""
+    return all(k.args.get("desc") for k in order.expressions)
 
 
 def half_up(generator: Any, expression: exp.Round, double: str = "DOUBLE") -> str:
@@ -102,15 +119,19 @@ class SparkSql(Spark):
             exp.Div: lambda self, e: f"try_divide({self.sql(e.this)}, {self.sql(e.expression)})",
             exp.Split: _split,
             exp.Round: half_up,
+            exp.Grouping: _grouping,
+            exp.Mode: lambda self, e: f"mode({self.sql(e.this.this)}, true)",  # of several, the smallest
+            exp.PercentileCont: lambda self, e: f"percentile({self.sql(e.this)}, {self.sql(e.expression)})",
         }
 
+        def cast_sql(self, expression: exp.Cast, safe_prefix: str | None = None) -> str:
+            return to_integer(self, expression, "rint({0})") or super().cast_sql(expression, safe_prefix)
+
         def anonymous_sql(self, expression: exp.Anonymous) -> str:
-            name, given = expression.name.lower(), arguments(self, expression)
-            if name == "list_aggregate":
-                return _ON_LISTS[expression.expressions[1].name].format(given[0])
-            if name not in _CALLS:
-                raise StoreError(f"{name}() is DuckDB's; Spark has no word for it here")
-            return _CALLS[name].format(*given)
+            if expression.name.lower() == "list_aggregate":
+                of, what = expression.expressions
+                return _ON_LISTS[what.name].format(self.sql(of))
+            return call(self, expression, _CALLS, "Spark")
 
         def filter_sql(self, expression: exp.Filter) -> str:
             if isinstance(expression.this, exp.ArrayAgg):

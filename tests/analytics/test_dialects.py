@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,8 +25,14 @@ from analytics.dialects import catalogue, lake_sql
 from analytics.dialects.clickhouse import ClickHouseSql
 from analytics.dialects.spark import SparkSql
 from analytics.question_columns import QUESTIONS
+from analytics.watch import registry
+from benchmarks.engines import NOT_ASKED, queries
+from benchmarks.pages import Asked, texts
 from engine.config import load_config
+from engine.detect.anomaly.columns import COLUMNS, VERSION
 from engine.errors import StoreError
+from engine.model_file import Model
+from engine.models import ModelStore
 from engine.tables import TABLES
 from tests.analytics.small_lake import NOON, make_lake, segment
 from tests.commands import ROOT, engine
@@ -38,6 +45,7 @@ needs_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or importlib.util.find_spec("chdb") is None or not shutil.which("java"),
     reason="no Spark here: pip install -e '.[engines]', and Java 17",
 )
+NO_SQL = {"config", "complete"}  # questions that read a file, and what the dashboard has in memory
 NAMES = ("www.example.com", "a.b.example.co.uk", "o'brien.example", 'back\\slash "quoted".example', "münchen.example")
 
 KEYS = (
@@ -47,7 +55,11 @@ KEYS = (
 
 
 def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[str, Any]]:
-    """Seeded rows of any table, a third of what may be NULL being NULL; of ten rows each, times are the same."""
+    """Seeded rows of any table, a third of what may be NULL being NULL; of ten rows each, times are the same.
+
+    Sensor s1 says that it saw far more than is there, so that pages go by rollups and flows, for s2 by packets.
+    """
+    many = 10**6 if sensor == "s1" else 100
     hosts = [f"10.0.{sensor[-1]}.{n}" for n in range(6)] + ["93.184.216.34", "2001:db8::7", "224.0.0.251", "192.0.2.9"]
     texts: dict[str, tuple[Any, ...]] = {
         "outcome": ("established", "refused", "unanswered", "reset", "half-open", "answered"),
@@ -60,15 +72,15 @@ def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[st
     kinds: dict[str, Any] = {
         "timestamp": lambda: NOON + timedelta(seconds=rng.uniform(0, 1800)),
         "int16": lambda: rng.randrange(200), "int32": lambda: rng.randrange(60_000),
-        "int64": lambda: rng.randrange(10**6),
+        "int64": lambda: rng.randrange(10**6), "count": lambda: rng.randrange(many),
         "float32": lambda: rng.randrange(1000) / 1000, "bool": lambda: rng.random() < 0.5,
-        "texts": lambda: rng.sample(hosts, 2), "int64s": lambda: [rng.randrange(50) for _ in range(20)],
+        "texts": lambda: rng.sample(hosts, 2), "int64s": lambda: [rng.randrange(many) // 2 for _ in range(20)],
         "bytes": lambda: rng.randbytes(5),
     }  # fmt: skip
 
     def value(name: str, kind: str) -> Any:
         if kind != "text":
-            return kinds[kind]()
+            return kinds["count" if table.startswith("rollup") and kind == "int64" else kind]()
         return rng.choice(hosts if name.endswith("ip") else texts.get(name, ("x", "y", "z")))
 
     found = []
@@ -83,7 +95,8 @@ def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[st
         row |= {"src_port": 1024 + n, "dst_port": rng.choice((22, 53, 443)), "proto": rng.choice((6, 17))}
         # Parts of a flow share what names it, and so do the revisions of an incident; a certificate is what it is.
         row |= {name: found[-1][name] for name in KEYS if n % 2 and name in row}
-        found.append(row | {"cert_subject": row.get("cert_sha256"), "cert_issuer": "bb", "cert_not_after": NOON, "cert_not_before": NOON})
+        certificate = {"cert_issuer": "bb", "cert_not_before": NOON, "cert_not_after": NOON, "cert_self_signed": True}
+        found.append(row | certificate | {"cert_subject": row.get("cert_sha256"), "window_s": rng.choice((1, 5, 60))})
     if table == "flows":  # somebody calls home, each half minute
         for n in range(19):
             at = NOON + timedelta(seconds=660 + 30 * n, microseconds=rng.randrange(1000))
@@ -94,8 +107,8 @@ def made(rng: random.Random, table: str, rows: int, sensor: str) -> list[dict[st
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sensors, every table, two segments of each; and damaged segments of another hour."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sensors, every table, two segments of each, a model of windows."""
     root = make_lake(tmp_path_factory.mktemp("engines") / "it's a lake")
     for sensor in ("s1", "s2"):
         for table in TABLES:
@@ -105,16 +118,30 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rows.append({"ip": "10.0.0.77", "first_seen": NOON + timedelta(minutes=11)})
             segment(root, table, rows[::2], sensor=sensor, name="0-0")
             segment(root, table, rows[1::2], sensor=sensor, name="0-1")
+        usual = {"median": np.zeros(len(COLUMNS)), "high": np.ones(len(COLUMNS)), "threshold": np.array([1.5])}
+        arrays = {f"{length}.{name}": values for length in (1, 5, 60) for name, values in usual.items()}
+        features = tuple(c.name for c in COLUMNS)
+        model = Model(kind="window", method="maxz", features=features, feature_version=VERSION, arrays=arrays)
+        ModelStore(root, sensor, "window").add(model)
+    return root
+
+
+@pytest.fixture(scope="module")
+def lake(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with damaged segments of another hour: whoever asks for a range opens none of them."""
+    root = tmp_path_factory.mktemp("damaged") / whole.name
+    shutil.copytree(whole, root)
     for table in ("packets", "dns", "tls", "quic", "dhcp"):
         segment(root, table, [], at=NOON.replace(hour=23)).write_bytes(b"whoever opens this fails")
     return root
 
 
 def compared(lake: Path, *options: str) -> str:
-    """The short form of `python -m benchmarks.engines`."""
+    """The short form of `python -m benchmarks.engines`; every answer was identical."""
     words = [sys.executable, "-m", "benchmarks.engines", str(lake), "--short", "--rows", "2000", *options]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    unlike = [line for line in done.stdout.splitlines() if "DIFFERENT" in line or "FAILED" in line]
+    assert done.returncode == 0, "\n".join(unlike) + done.stderr[-2000:]
     return done.stdout
 
 
@@ -123,7 +150,7 @@ def compared(lake: Path, *options: str) -> str:
 
 @needs_clickhouse
 def test_clickhouse__gives_the_rows_of_duckdb(lake: Path) -> None:
-    text = compared(lake, "--spark", "")
+    text = compared(lake, "--of", "questions", "--spark", "")
     assert f"{len(QUESTIONS) + 2} of {len(QUESTIONS) + 2} identical" in text
     empty = [line for line in text.splitlines() if " 0 rows " in line and not line.startswith(("mutes", "fleet"))]
     assert empty == [], "nothing to compare"
@@ -132,9 +159,36 @@ def test_clickhouse__gives_the_rows_of_duckdb(lake: Path) -> None:
 @needs_spark
 @pytest.mark.timeout(1200)
 def test_spark__in_two_executors_gives_the_rows_and_the_forest_of_duckdb(lake: Path) -> None:
-    text = compared(lake)
+    text = compared(lake, "--of", "questions")
     assert "3 processes" in text  # the driver and two executors
     assert f"{len(QUESTIONS) + 3} of {len(QUESTIONS) + 3} identical" in text
+
+
+@needs_clickhouse
+def test_queries_and_pages__on_clickhouse_with_every_filter(whole: Path) -> None:
+    """Not the short form: every question of the dashboard with filters that lead it elsewhere."""
+    words = [sys.executable, "-m", "benchmarks.engines", whole, "--of", "queries", "pages", "--spark", ""]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    _all_asked(done.stdout, queries() + texts(whole))
+    assert done.returncode == 0, done.stdout
+
+
+@needs_spark
+@pytest.mark.timeout(1800)
+def test_queries_and_pages__on_two_executors_of_spark(whole: Path) -> None:
+    text = compared(whole, "--of", "queries", "pages")
+    assert "3 processes" in text
+    _all_asked(text, queries() + texts(whole, short=True))
+
+
+def _all_asked(text: str, asked: list[Asked]) -> None:
+    """Nothing was left out but what docs/scale.md says."""
+    assert {asked_by.split()[0] for asked_by, _ in asked} >= {q.name for q in registry.every()} - NO_SQL
+    left_out = {line.partition("  ")[0] for line in text.splitlines() if "not asked" in line}
+    assert left_out == ({name for _, name in NOT_ASKED} if "spark" in text else set())
+    assert "`unusual_windows`" in (ROOT / "docs/scale.md").read_text()
+    assert {name.split()[0] for _, name in NOT_ASKED} == {"unusual_windows"}
+    assert f"{len(asked)} of {len(asked)} identical" in text
 
 
 @needs_clickhouse

@@ -33,14 +33,14 @@ WITH hits AS (
     SELECT sensor, src_ip, ts, date_trunc('hour', ts) AS hour FROM {packets}
     WHERE anomaly >= $threshold AND src_ip IS NOT NULL AND __WHERE__),
 told AS (
-    SELECT sensor, hour, src_ip, row_number() OVER (PARTITION BY sensor, hour ORDER BY min(ts)) AS place
+    SELECT sensor, hour, src_ip, row_number() OVER (PARTITION BY sensor, hour ORDER BY min(ts), src_ip) AS place
     FROM hits GROUP BY sensor, hour, src_ip),
 runs AS (
     SELECT told.sensor, src_ip, ts, place,
-           ts - lag(ts) OVER (PARTITION BY told.sensor, src_ip, place <= __MOST__ ORDER BY ts) AS gap
+           lag(ts) OVER (PARTITION BY told.sensor, src_ip, place <= __MOST__ ORDER BY ts) AS last
     FROM hits JOIN told USING (sensor, hour, src_ip))
 SELECT count(*) AS packets, count(DISTINCT src_ip) AS sources,
-       count(*) FILTER (place <= __MOST__ AND (gap IS NULL OR gap > INTERVAL 1 HOUR)) AS alerts,
+       count(*) FILTER (place <= __MOST__ AND (last IS NULL OR ts > last + INTERVAL 1 HOUR)) AS alerts,
        count(DISTINCT src_ip) FILTER (place > __MOST__) AS sources_not_told
 FROM runs
 """
@@ -63,13 +63,13 @@ def scoring_of(ctx: Context) -> ScoringConfig:
 
 
 def _minutes(ctx: Context) -> Statement:
-    step = step_of(ctx.span.seconds)
+    step_us = step_of(ctx.span.seconds) * US
     sums = ", ".join(f"sum(bins[{n}])::BIGINT" for n in range(1, N_BINS + 1))
     return Statement(
-        f"SELECT time_bucket(INTERVAL {step} SECOND, ts) AS ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, "
+        f"SELECT make_timestamp(epoch_us(ts) // {step_us} * {step_us}) AS ts, sum(scored)::BIGINT AS scored, sum(above)::BIGINT AS above, "
         "max(top_anomaly) AS highest, max(psi) AS psi, "
-        "arg_max(worst_feature, worst_psi) AS worst_feature, sum(not_learned)::BIGINT AS not_learned, "
-        f"arg_max(model, ts) AS model, arg_max(model_sensor, ts) AS model_sensor, [{sums}] AS bins "
+        "_at_highest(worst_feature, worst_psi) AS worst_feature, sum(not_learned)::BIGINT AS not_learned, "
+        f"_at_highest(model, ts) AS model, _at_highest(model_sensor, ts) AS model_sensor, [{sums}] AS bins "
         f"FROM {{model_stats}} WHERE {ctx.of_sensor('model_stats')} GROUP BY 1 ORDER BY 1"
     )
 

@@ -79,8 +79,8 @@ def flows(ctx: Context) -> dict[str, Any]:
         WITH found AS (
             SELECT flow_id, sensor, {_SORTED[ctx.p.sort]} AS sorted_, sum(src_bytes + dst_bytes) AS b,
                    sum(src_packets + dst_packets) AS p FROM {{flows}} WHERE {where.sql} GROUP BY flow_id, sensor)
-        SELECT flow_id::VARCHAR, sensor, count(*) OVER (), (sum(b) OVER ())::BIGINT, (sum(p) OVER ())::BIGINT FROM found
-        ORDER BY sorted_ {"DESC" if ctx.p.order == "desc" else "ASC"} NULLS LAST, flow_id
+        SELECT flow_id::VARCHAR AS flow, sensor, count(*) OVER (), (sum(b) OVER ())::BIGINT, (sum(p) OVER ())::BIGINT FROM found
+        ORDER BY sorted_ {"DESC" if ctx.p.order == "desc" else "ASC"} NULLS LAST, flow_id, sensor
         LIMIT {int(ctx.p.limit)} OFFSET {int(ctx.p.offset)}
         """,
         **where.values,

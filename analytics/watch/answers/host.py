@@ -58,7 +58,7 @@ class _Host:
             "CREATE OR REPLACE TEMP TABLE of_host AS SELECT src_ip, dst_ip, dst_port, proto, app, server_name, outcome, "
             "if(part = 1, 1, 2) AS part, count(*) AS n, sum(src_bytes) AS src_bytes, sum(dst_bytes) AS dst_bytes, "
             "sum(src_packets) AS src_packets, sum(dst_packets) AS dst_packets, min(ts) AS ts, max(end_ts) AS end_ts, "
-            "arg_max(src_mac, end_ts) AS src_mac, arg_max(dst_mac, end_ts) AS dst_mac FROM {flows} "
+            "_at_highest(src_mac, end_ts) AS src_mac, _at_highest(dst_mac, end_ts) AS dst_mac FROM {flows} "
             f"WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.where} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
         ))  # fmt: skip
         self.flows, self.inside, self.added_up = "of_host", "true", True
@@ -72,7 +72,7 @@ class _Host:
     @property
     def app(self) -> str:
         """The application of most flows."""
-        return "arg_max(app, n)" if self.added_up else "mode(app)"
+        return "_at_highest(app, n)" if self.added_up else "mode(app ORDER BY app)"
 
     def statement(self, sql: str) -> Statement:
         return Statement(sql, self.values)
@@ -91,14 +91,14 @@ class _Host:
             f"SELECT dst_port AS port, proto, {self.app} AS app, count(DISTINCT {other}) AS peers, "
             f"{self.count('part = 1')} AS flows, {self.count(f'part = 1 AND NOT {_ANSWERED}')} AS failed, "
             f"sum(src_bytes + dst_bytes)::BIGINT AS bytes FROM {self.flows} WHERE {side} = $ip AND dst_port IS NOT NULL "
-            f"{answered} AND {self.inside} GROUP BY dst_port, proto ORDER BY bytes DESC, port"
+            f"{answered} AND {self.inside} GROUP BY dst_port, proto ORDER BY bytes DESC, port, proto"
         )
 
     def protocols(self) -> Statement:
         name = CLASS_SQL.replace("ethertype", "NULL::INTEGER")
         return self.statement(
             f"SELECT {name} AS class, {self.count('part = 1')} AS flows, sum(src_bytes + dst_bytes)::BIGINT AS bytes "
-            f"FROM {self.flows} WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.inside} GROUP BY ALL ORDER BY bytes DESC"
+            f"FROM {self.flows} WHERE (src_ip = $ip OR dst_ip = $ip) AND {self.inside} GROUP BY ALL ORDER BY bytes DESC, class"
         )
 
     def called(self) -> Statement:
@@ -172,7 +172,7 @@ def host(ctx: Context) -> dict[str, Any]:
         "SELECT coalesce(sum(sent), 0)::BIGINT, coalesce(sum(received), 0)::BIGINT, coalesce(sum(packets), 0)::BIGINT, "
         f"{one.count('part = 1')}, {one.count('part = 1 AND client AND NOT answered')}, count(DISTINCT peer), "
         "count(DISTINCT peer) FILTER (NOT client AND answered), count(DISTINCT peer) FILTER (client AND answered), "
-        f"min(ts), max(end_ts), arg_max(mac, end_ts) FROM ({one.sides})"))  # fmt: skip
+        f"min(ts), max(end_ts), _at_highest(mac, end_ts) FROM ({one.sides})"))  # fmt: skip
     totals = dict(zip(_TOTALS, total, strict=False))
     ctx.lake.alerts(ctx.con)
     alerts = _first(ctx, one.alerts(ctx, "mem.alerts"), 100)

@@ -13,7 +13,7 @@ from analytics.watch.context import Context
 _GRAVEST: Final = "arg_max(severity, list_position(['low', 'medium', 'high', 'critical'], severity))"
 
 # The name most used for each address: of DNS answers, and what clients asked it for.
-NAMES: Final = """SELECT ip, arg_max(name, n) AS name FROM (
+NAMES: Final = """SELECT ip, _at_highest(name, n) AS name FROM (
     SELECT ip, name, count(*) AS n FROM (
         SELECT unnest(answers) AS ip, lower(query) AS name FROM {dns} WHERE qtype IN ('A', 'AAAA')
         UNION ALL
@@ -21,7 +21,7 @@ NAMES: Final = """SELECT ip, arg_max(name, n) AS name FROM (
     WHERE name IS NOT NULL GROUP BY ip, name) GROUP BY ip"""
 
 # The same for some addresses: everything else is left out before it is added up.
-NAMES_OF: Final = """SELECT ip, arg_max(name, n) AS name FROM (
+NAMES_OF: Final = """SELECT ip, _at_highest(name, n) AS name FROM (
     SELECT ip, name, count(*) AS n FROM (
         SELECT unnest(answers) AS ip, lower(query) AS name FROM {dns} WHERE qtype IN ('A', 'AAAA')
         UNION ALL

@@ -188,20 +188,20 @@ def places(ctx: Context) -> dict[str, Any]:
 
 def edge_statement(ctx: Context) -> Statement:
     where = ctx.where("flows")
-    return Statement(
-        "SELECT least(src_ip, dst_ip) AS a, greatest(src_ip, dst_ip) AS b, sum(src_bytes + dst_bytes)::BIGINT AS bytes, "
-        "count(*) FILTER (part = 1) AS flows, mode(app) AS app, "
-        "count(*) FILTER (outcome NOT IN ('established', 'answered', 'reset')) AS failed "
-        f"FROM {{flows}} WHERE {where.sql} GROUP BY ALL ORDER BY bytes DESC, a, b", where.values,
-    )  # fmt: skip
+    return Statement(f"{_EDGES % (_FLOW_SUMS, '{flows}', where.sql)} ORDER BY bytes DESC, a, b", where.values)
 
 
-_KEPT_EDGES: Final = """
-    SELECT a, b, sum(bytes)::BIGINT AS bytes, sum(flows)::BIGINT AS flows, arg_max(app, parts) FILTER (app IS NOT NULL) AS app,
+_EDGES: Final = """
+    SELECT a, b, sum(bytes)::BIGINT AS bytes, sum(flows)::BIGINT AS flows, _at_highest(app, parts) AS app,
            sum(failed)::BIGINT AS failed
-    FROM (SELECT least(src_ip, dst_ip) AS a, greatest(src_ip, dst_ip) AS b, app, sum(bytes) AS bytes, sum(flows) AS flows,
-                 sum(parts) AS parts, sum(failed_parts) AS failed FROM %s WHERE %s GROUP BY 1, 2, 3)
+    FROM (SELECT least(src_ip, dst_ip) AS a, greatest(src_ip, dst_ip) AS b, app, %s
+          FROM %s WHERE %s GROUP BY 1, 2, 3)
     GROUP BY a, b"""
+_FLOW_SUMS: Final = (
+    "sum(src_bytes + dst_bytes) AS bytes, count(*) FILTER (part = 1) AS flows, count(*) AS parts, "
+    "count(*) FILTER (outcome NOT IN ('established', 'answered', 'reset')) AS failed"
+)
+_KEPT_SUMS: Final = "sum(bytes) AS bytes, sum(flows) AS flows, sum(parts) AS parts, sum(failed_parts) AS failed"
 
 
 @question("graph", "Who talks to whom", params=(Param("limit", EDGES, "Edges", low=1, high=EDGES),),
@@ -211,7 +211,7 @@ def graph(ctx: Context) -> dict[str, Any]:
     heaviest; hidden: edges that are not shown; bytes: of all edges, shown or not."""
     source, loaded = _kept(ctx)
     where = ctx.where("flows")
-    page = Statement(_KEPT_EDGES % (source, where.sql), where.values) if source else edge_statement(ctx)
+    page = Statement(_EDGES % (_KEPT_SUMS, source, where.sql), where.values) if source else edge_statement(ctx)
     edges = ctx.columns(Statement(
         f"SELECT *, count(*) OVER () AS total_, (sum(bytes) OVER ())::BIGINT AS bytes_ FROM ({page.sql}) "
         f"ORDER BY bytes DESC, a, b LIMIT {int(ctx.p.limit)}", page.values))  # fmt: skip

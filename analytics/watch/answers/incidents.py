@@ -47,7 +47,8 @@ def _condition(ctx: Context, *names: str) -> tuple[str, dict[str, Any]]:
 
 def statements(ctx: Context) -> dict[str, Statement]:
     sql, values = _condition(ctx, "status", "severity", "kind")
-    began = f"time_bucket(INTERVAL {ctx.span.step_s} SECOND, greatest(first_seen, $since))"
+    step_us = ctx.span.step_s * US
+    began = f"make_timestamp(epoch_us(greatest(first_seen, $since)) // {step_us} * {step_us})"
     return {
         "alerts": Statement(
             f"SELECT {_SHOWN} FROM alerts_between($since, $until) WHERE {sql} ORDER BY last_seen DESC, id", values),
@@ -97,14 +98,14 @@ def alerts(ctx: Context) -> dict[str, Any]:
         "timeline": _timeline(ctx, chosen, values),
     }  # fmt: skip
     if ctx.p.group:
-        newest = ", ".join(f"arg_max({n}, last_seen) AS {n}" for n in _NEWEST)
+        newest = ", ".join(f"arg_max({n}, (last_seen, incident_id)) AS {n}" for n in _NEWEST)
         answer["groups"] = ctx.columns(
             f"SELECT kind, src_ip, dst_ip, arg_max(severity, {_RANK}) AS severity, count(*) AS alerts, "
             '(sum("count"))::BIGINT AS count, min(first_seen) AS first_seen, max(last_seen) AS last_seen, '
             "count(*) FILTER (status = 'open') AS open, bool_or(active) AS active, sum(notes)::BIGINT AS notes, "
-            f"list(incident_id ORDER BY last_seen DESC)[:100] AS ids, {newest} "
+            f"list(incident_id ORDER BY last_seen DESC, incident_id DESC)[:100] AS ids, {newest} "
             f"FROM (SELECT * FROM {chosen}) GROUP BY kind, src_ip, dst_ip "
-            f"ORDER BY {_SORTS[ctx.p.sort]} LIMIT 500", **values,
+            f"ORDER BY {_SORTS[ctx.p.sort]}, kind, src_ip, dst_ip LIMIT 500", **values,
         )  # fmt: skip
     return answer
 
@@ -153,7 +154,7 @@ def alert(ctx: Context) -> dict[str, Any]:
     related = ctx.columns(
         "SELECT incident_id AS id, kind, severity, status, src_ip, dst_ip, first_seen FROM mem.alerts "
         "WHERE incident_id <> $id AND (src_ip IN ($src, $dst) OR dst_ip IN ($src, $dst)) "
-        "ORDER BY last_seen DESC LIMIT 20",
+        "ORDER BY last_seen DESC, id LIMIT 20",
         id=ctx.p.id, src=one["src_ip"], dst=one["dst_ip"],
     )  # fmt: skip
     near = _near(ctx, one)

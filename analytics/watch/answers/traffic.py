@@ -150,11 +150,12 @@ def _from_packets(ctx: Context, top: int) -> Traffic:
                    {_PORT} AS port, least(src_ip, dst_ip) AS a_ip, greatest(src_ip, dst_ip) AS b_ip,
                    status NOT IN ('ok', 'not_ip') AS bad
             FROM {{packets}} WHERE {where.sql})
-        SELECT grouping(b, src_ip, dst_ip, port, a_ip) AS g, b, class, coalesce(src_ip, dst_ip, port, a_ip), b_ip,
-               count(*), sum(wirelen)::BIGINT AS size, count(*) FILTER (bad)
-        FROM chosen GROUP BY GROUPING SETS ((b, class), (src_ip), (dst_ip), (port), (a_ip, b_ip))
-        QUALIFY g = 15 OR row_number() OVER (PARTITION BY g ORDER BY size DESC, src_ip, dst_ip, port, a_ip, b_ip) <= $most
-        ORDER BY size DESC
+        SELECT g, b, class, k, k2, packets, size, bad
+        FROM (SELECT *, row_number() OVER (PARTITION BY g ORDER BY size DESC, k, k2) AS place FROM (
+            SELECT grouping(b, src_ip, dst_ip, port, a_ip) AS g, b, class, coalesce(src_ip, dst_ip, port, a_ip) AS k,
+                   b_ip AS k2, count(*) AS packets, sum(wirelen)::BIGINT AS size, count(*) FILTER (bad) AS bad
+            FROM chosen GROUP BY GROUPING SETS ((b, class), (src_ip), (dst_ip), (port), (a_ip, b_ip))))
+        WHERE g = 15 OR place <= $most ORDER BY size DESC
         """,
         step=ctx.span.step_s, most=_LOCATED, **where.values,
     )  # fmt: skip
@@ -188,8 +189,9 @@ def _from_flows(ctx: Context, top: int) -> Traffic:
             UNION ALL SELECT 29, NULL, NULL, port, NULL, sum(packets)::BIGINT, sum(bytes)::BIGINT FROM whole GROUP BY port
             UNION ALL SELECT 30, NULL, NULL, least(src_ip, dst_ip), greatest(src_ip, dst_ip), sum(packets)::BIGINT,
                    sum(bytes)::BIGINT FROM whole GROUP BY 4, 5)
-        SELECT g, b, class, k, k2, packets, size, 0 FROM sums
-        QUALIFY g = 15 OR row_number() OVER (PARTITION BY g ORDER BY size DESC, k, k2) <= $most ORDER BY size DESC
+        SELECT g, b, class, k, k2, packets, size, 0 AS bad
+        FROM (SELECT *, row_number() OVER (PARTITION BY g ORDER BY size DESC, k, k2) AS place FROM sums)
+        WHERE g = 15 OR place <= $most ORDER BY size DESC
         """,
         step=ctx.span.step_s, most=_LOCATED, first=ctx.span.start_us, last=ctx.span.end_us - 1, **where.values,
     )  # fmt: skip

@@ -29,12 +29,13 @@ _LEAST_SPREAD: Final = 1.0  # as engine.detect.anomaly.scorers
 _LEAST_SCORE: Final = 1.5  # for models of other methods, whose thresholds are on another scale
 _LITTLE: Final = 4096  # as engine.detect.anomaly.columns
 _SQL: Final = {
-    "dns_entropy": "coalesce(dns_entropy, 0)", "entropy": "coalesce(entropy, 0)",
+    "dns_names": "log2(1 + coalesce(dns_names, 0))", "dns_entropy": "coalesce(dns_entropy, 0)", "entropy": "coalesce(entropy, 0)",
     "upload": f"greatest(0, log2((out_payload + {_LITTLE}) / (in_payload + {_LITTLE})))",
 }  # fmt: skip
 _SCANNED: Final = 5_000_000  # packets that are looked through; of more, the minutes that have most of what is asked
 _MINUTES: Final = 10
 _KEY: Final = ("src_ip", "arp_src_ip", "dst_ip", "arp_dst_ip", "proto", "ethertype", "dst_port")
+_ORDER: Final = "ts, ts_nanos, frame_no, source, sensor"
 _READ: Final = tuple(dict.fromkeys((*packet_rows.READ, *FEATURES)))
 
 # --- windows of hosts ------------------------------------------------------------------------------------------------
@@ -95,8 +96,8 @@ def _scored(ctx: Context, models: dict[str, Model]) -> Statement:
         f"{literal([c.name for c in COLUMNS])}[list_position(spreads, list_max(spreads))] AS most_unusual, {names}, "
         f"round({_SQL['upload']}, 2) AS upload, spreads FROM ({' UNION ALL '.join(parts)}) "
         "WHERE list_max(spreads) > threshold "
-        "WINDOW minute AS (PARTITION BY sensor, ip, time_bucket(INTERVAL 1 MINUTE, ts)) "
-        "QUALIFY row_number() OVER (PARTITION BY sensor, ip, time_bucket(INTERVAL 1 MINUTE, ts) "
+        "WINDOW minute AS (PARTITION BY sensor, ip, date_trunc('minute', ts)) "
+        "QUALIFY row_number() OVER (PARTITION BY sensor, ip, date_trunc('minute', ts) "
         "ORDER BY list_max(spreads) / threshold DESC, window_s, ts) = 1 "
         "ORDER BY list_max(spreads) / threshold DESC, ts, ip",
         where.values,
@@ -119,7 +120,8 @@ def unusual_windows(ctx: Context) -> dict[str, Any]:
     }  # fmt: skip
     scored = _scored(ctx, models)
     counted = Statement(
-        f"SELECT *, (sum(windows) OVER ())::BIGINT AS total, count(DISTINCT ip) OVER () AS hosts FROM ({scored.sql}) LIMIT {int(ctx.p.limit)}",
+        f"WITH scored AS MATERIALIZED ({scored.sql}) SELECT *, (sum(windows) OVER ())::BIGINT AS total, "
+        f"(SELECT count(DISTINCT ip) FROM scored) AS hosts FROM scored LIMIT {int(ctx.p.limit)}",
         scored.values,
     )
     found = ctx.columns(counted) if models else {}
@@ -175,10 +177,10 @@ def _grouped(ctx: Context, limit: int) -> Statement:
     where = ctx.where("packets")
     packed = ", ".join(f"{name} := {name}" for name in _READ)
     return Statement(
-        f"SELECT count(*) AS packets, max(anomaly) AS highest, arg_max(struct_pack({packed}), anomaly) AS one "
+        f"SELECT count(*) AS packets, max(anomaly) AS highest, arg_max(struct_pack({packed}), (anomaly, {_ORDER})) AS one "
         f"FROM {{packets}} WHERE anomaly >= $threshold AND {where.sql} "
         "GROUP BY coalesce(src_ip, arp_src_ip), coalesce(dst_ip, arp_dst_ip), proto, ethertype, dst_port "
-        f"ORDER BY highest DESC, packets DESC LIMIT {limit}",
+        f"ORDER BY highest DESC, packets DESC, one LIMIT {limit}",
         {"threshold": ctx.p.threshold, **where.values},
     )
 
@@ -200,9 +202,9 @@ def unusual_packets(ctx: Context) -> dict[str, Any]:
     spans = [ctx.span]
     if reached(ctx, 0.0) > _SCANNED:
         worst = ctx.rows(
-            "SELECT ts, sum(list_sum(list_select(bins, range(b.first, len(bins) + 1)))) AS n FROM {model_stats}, "
-            "(SELECT min(i) AS first FROM range(1, len(_anomaly_bounds()) + 1) r(i) WHERE _anomaly_bounds()[i] >= $t) b "
-            f"GROUP BY ts HAVING n > 0 ORDER BY n DESC LIMIT {_MINUTES}", t=ctx.p.threshold,
+            "SELECT ts, sum(list_extract(bins, bin)) AS n FROM {model_stats}, "
+            "(SELECT unnest(range(1, len(_anomaly_bounds()) + 1)) AS bin) WHERE list_extract(_anomaly_bounds(), bin) >= $t "
+            f"GROUP BY ts HAVING n > 0 ORDER BY n DESC, ts LIMIT {_MINUTES}", t=ctx.p.threshold,
         )  # fmt: skip
         spans = [replace(ctx.span, start_us=ts, end_us=ts + 60 * US) for ts, _ in worst]
     found: dict[tuple[Any, ...], tuple[int, dict[str, Any]]] = {}
