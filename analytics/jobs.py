@@ -6,6 +6,7 @@ Answers that may be large (`rollups`) are written by Spark's executors, the othe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import replace
@@ -20,20 +21,24 @@ from engine.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     import pyarrow as pa
 
+    from analytics.ship.remote_compaction import Group, Job
     from engine.config import EngineConfig
     from engine.models import Model
 
-# Which questions each job asks; `train` draws a sample instead.
+# Which questions each job asks; `train` draws a sample instead, and `compact` merges objects.
 JOBS: Final[dict[str, tuple[str, ...]]] = {
     "rollups": ("daily_traffic", "daily_conversations"),
     "beacons": ("beacons",),
     "rarity": ("rare_ja4", "rare_certificates"),
     "train": (),
+    "compact": (),
 }
 _MASTER: Final = re.compile(r"(spark|k8s)://.+|local(-cluster)?\[[0-9*][0-9,*]*\]|yarn")
+_AT_ONCE: Final = 64  # groups that executors merge before the driver hears of them
 _LEAST_ROWS: Final = 1_000
 _MOST_ROWS: Final = 10_000_000
 
@@ -117,6 +122,8 @@ def run(lake: str | Path, options: argparse.Namespace, config: EngineConfig) -> 
     rows = config.scoring.training_rows if options.rows is None else options.rows
     if options.on != "local" and not _MASTER.fullmatch(options.on):
         raise ConfigError(f"--on {options.on}: give local (this process), or a Spark master as in spark://HOST:7077")
+    if options.job == "compact":
+        return _compact(lake, options)
     if options.job in ("rollups", "train") and not options.output:
         kind = "FILE of the model" if options.job == "train" else "DIR of the Parquet files"
         raise ConfigError(f"engine job {options.job} needs --output, the {kind}")
@@ -146,6 +153,56 @@ def run(lake: str | Path, options: argparse.Namespace, config: EngineConfig) -> 
     finally:
         runner.close()
     return 0
+
+
+def _compact(lake: str | Path, options: argparse.Namespace) -> int:
+    """Merge what sensors shipped there. Raises ConfigError or StoreError."""
+    from functools import partial
+
+    from analytics.merge_jobs import Compactor, Plan
+    from analytics.ship.destination import use_own_home
+    from analytics.ship.remote_compaction import RemoteCompactor
+    from engine import run as runs
+    from engine.log import report, say
+
+    given = [f"--{name}" for name in ("since", "until", "output", "rows") if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"engine job compact takes no {given[0]}: it merges whatever hours are over")
+    tell, held = partial(report, "info"), contextlib.ExitStack()
+    with held:
+        if isinstance(lake, Path):
+            from analytics.store import require_lake
+
+            lake = require_lake(lake)
+            runs.become_unprivileged(lake, None)()
+            held.enter_context(
+                Compactor(lake, Plan(), tell)
+            )  # `engine compact` and `engine retain` stay away meanwhile
+        use_own_home()
+        run = None if options.on == "local" else partial(_make_on_spark, str(lake), options.on)
+        done = RemoteCompactor(str(lake), tell, run=run).compact()
+    if done.undone:
+        report("warning", f"{done.undone:,} merges of a process that died were undone")
+    say(f"{done.objects:,} objects became {done.merged:,}" if done.objects else "no objects are due")
+    return 0
+
+
+def _make_on_spark(url: str, master: str, groups: list[Group]) -> Iterator[Job | None]:
+    """Executors merge, some groups each at a time; they need packetlake and the keys of the store."""
+    from functools import partial
+
+    from analytics.dialects.session import start_spark
+    from analytics.ship.remote_compaction import make
+
+    if not groups:
+        return
+    session = start_spark(master)
+    try:
+        for at in range(0, len(groups), _AT_ONCE):
+            some = groups[at : at + _AT_ONCE]
+            yield from session.sparkContext.parallelize(some, len(some)).map(partial(make, url)).collect()
+    finally:
+        session.stop()
 
 
 def train(runner: Runner, range_: str, rows: int, config: EngineConfig) -> Model:

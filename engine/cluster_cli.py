@@ -9,7 +9,7 @@ from typing import Any
 
 Load = Callable[[argparse.Namespace], Any]
 Place = Callable[[Any], str | Path]
-_JOBS = ("rollups", "train", "beacons", "rarity")  # those of analytics.jobs, which the help does not import
+_JOBS = ("rollups", "train", "beacons", "rarity", "compact")  # those of analytics.jobs, which the help does not import
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser], load: Load, lake_or_url: Place) -> None:

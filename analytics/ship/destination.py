@@ -102,6 +102,16 @@ class Destination:
         except (OSError, ValueError) as error:
             raise self._error("cannot read", error) from None
 
+    def copy(self, place: str, to: str) -> None:
+        """An object a second time; it appears whole, or not at all."""
+        try:
+            if self.directory is not None:
+                _write(self.directory / to, (self.directory / place).read_bytes())
+            else:
+                self._open_fs().copy_file(f"{self._root}/{place}", f"{self._root}/{to}")
+        except (OSError, ValueError) as error:
+            raise self._error("cannot write", error) from None
+
     def open(self, place: str) -> Any:
         """An object as a pyarrow file, whose `read_at` threads may share."""
         try:

@@ -56,7 +56,7 @@ class RemoteLake:
         self._looked = float("-inf")
         self._states: dict[str, dict[str, Any]] = {}  # place in .fleet/lakes: what it says
         self._read_at: dict[str, float] = {}  # and when it was written, when that has settled
-        self._notes: dict[str, frozenset[str]] = {}
+        self._notes: dict[tuple[str, float, int], frozenset[str]] = {}  # a compaction's note changes what it names
         self._tables: dict[str, _Table] = {}
         self._warned: set[str] = set()
         self.sizes: dict[str, int] = {}
@@ -78,7 +78,7 @@ class RemoteLake:
             if known is None:
                 known = self._tables[table] = _Table()
             self._list(table, known)
-            gone = set[str]().union(*(self._notes[n] for n in self._notes if n.startswith(f"{RETIRED}/{table}@")))
+            gone = set[str]().union(*(self._notes[n] for n in self._notes if n[0].startswith(f"{RETIRED}/{table}@")))
             return [self.prefix + place for place in known.places() if place.partition("/")[2] not in gone]
 
     def states(self) -> list[dict[str, Any]]:
@@ -102,8 +102,8 @@ class RemoteLake:
                     self._states[item.place] = found | {"written": item.written}
             if time.time() - item.written > SETTLE_S:
                 self._read_at[item.place] = item.written
-        notes = [item.place for item in self.destination.list(RETIRED)]
-        self._notes = {note: self._notes.get(note) or self._note(note) for note in notes}
+        notes = [(item.place, item.written, item.size) for item in self.destination.list(RETIRED)]
+        self._notes = {note: self._notes.get(note) or self._note(note[0]) for note in notes}
         self._looked = time.monotonic()
 
     def _note(self, place: str) -> frozenset[str]:
@@ -119,7 +119,8 @@ class RemoteLake:
             known.listed, known.never = time.monotonic(), False
         else:
             for place, date in [key for key, n in now.items() if known.seen.get(key) != n]:
-                for sensor in (*self._states[place].get("sensors", ()), OPERATORS):
+                state = self._states[place]
+                for sensor in (*state.get("sensors", ()), *state.get("compacted", ()), OPERATORS):
                     where = f"{table}/sensor={sensor}/date={date}"
                     known.hours.pop((f"sensor={sensor}", date), None)
                     known.add(self._good(self.destination.list(where)))

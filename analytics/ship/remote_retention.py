@@ -64,18 +64,19 @@ class RemoteRetention:
         return due
 
     def _finish(self, ledger: str, now: float) -> tuple[list[str], set[str]]:
-        """Places deleted, and places that still wait."""
+        """Places deleted, and places that still wait, of other notes too."""
         gone, waiting = list[str](), set[str]()
         for note in self._destination.list(RETIRED):
             table, _, rest = note.place.rpartition("/")[2].partition("@")
-            if not rest.startswith(f"{ledger}-") or table not in TABLES:
+            if table not in TABLES:
                 continue
             data = self._destination.get(note.place)
             try:
                 places = [f"{table}/{place}" for place in json.loads(data or b"[]")]
             except (ValueError, TypeError):
                 places = []
-            if now - note.written < self._grace_s:
+            # Others' notes are theirs; what a compaction is about would count twice (`remote_compaction`).
+            if not rest.startswith(f"{ledger}-") or now - note.written < self._grace_s:
                 waiting.update(places)
                 continue
             for place in places:

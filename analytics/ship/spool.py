@@ -202,7 +202,7 @@ class Spool:
 
     def _alone(self, table: str, path: Path, out: Path) -> None:
         try:
-            start, end, rows = _span(path, table)
+            start, end, rows = span_of(path, table)
         except ValueError as error:
             self.refused += 1
             home = self._folder / REFUSED
@@ -225,7 +225,7 @@ class Spool:
         partial = out / ".bundle.inprogress"
         try:
             merge(paths, partial, table)
-            start, end, rows = _span(partial, table)
+            start, end, rows = span_of(partial, table)
         except ValueError:  # damaged inside: find out which, one by one
             for name in group:
                 self._alone(table, folder / name, out)
@@ -295,7 +295,7 @@ def _rows(path: str) -> int:
         return 0
 
 
-def _span(path: Path, table: str) -> tuple[int, int, int]:
+def span_of(path: Path, table: str) -> tuple[int, int, int]:
     """First and last time in microseconds, and rows. Raises ValueError when it is no segment of this table."""
     import pyarrow as pa
     import pyarrow.compute as pc
