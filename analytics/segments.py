@@ -65,7 +65,7 @@ class SegmentIndex:
         The writer cuts segments at the hour. The hour before is looked at too: rows of a batch may be a little out
         of order.
         """
-        gone = self._retired()
+        gone = self.retired()
         found = [
             segment
             for hour, directory in self._partitions()
@@ -78,7 +78,7 @@ class SegmentIndex:
     def newest(self) -> Segment | None:
         """The segment with the latest first row, or None in a lake without rows."""
         best: Segment | None = None
-        gone = self._retired()
+        gone = self.retired()
         for hour, directory in sorted(self._partitions(), reverse=True):
             if best is not None and hour + HOUR_S <= best.start:
                 break
@@ -87,7 +87,7 @@ class SegmentIndex:
                     best = segment
         return best
 
-    def _retired(self) -> set[str]:
+    def retired(self) -> set[str]:
         """Paths of segments that are about to be deleted; asked before a directory is listed."""
         return {f"{self.root}/{place}" for place in retired_segments(self.lake, self.table)}
 

@@ -132,11 +132,15 @@ class Mirror:
         return 1.0
 
     def _notice_merges(self, directory: str, present: set[str], now: float) -> None:
-        """Segments that were read are gone: merged into larger ones, or retired. Their partition is read anew."""
+        """Segments that were read are gone: merged into larger ones, or retired. Their partition is read anew.
+
+        A compaction at a destination retires segments while another holds their rows already.
+        """
         known = self._partitions.get(directory)
         if known is None or known.read <= present:
             return
-        gone = {path for path in known.read - present if not Path(path).exists()}
+        retired = self.index.retired()
+        gone = {path for path in known.read - present if path in retired or not Path(path).exists()}
         merged = {path for path in present - known.read if "-m" in path.rpartition("/")[2]}
         if gone and merged and self.shape.most and now - self._looked_at < FRESH_S:
             # Flows are many, and nothing can have been merged that was not read: merging waits for ten minutes.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from analytics.ship.destination import Destination
 from analytics.ship.remote_compaction import RemoteCompactor
 from analytics.ship.remote_retention import RemoteRetention
 from analytics.ship.shipper import Shipper
+from analytics.watch.watch import Watch
 from engine.errors import StoreError
 from engine.ship_config import ShipConfig
-from tests.analytics.small_lake import make_lake
+from tests.analytics.small_lake import NOON, make_lake, segment
 from tests.analytics.test_ship import books, packets
 from tests.commands import ROOT, engine
 from tests.s3 import BUCKET, serving
@@ -91,6 +93,36 @@ def test_compact__a_reader_sees_every_row_once_after_every_step(there: Path, mon
     assert all(now == before for now in seen)
     assert left_over(there) == []
     assert compactor(str(there)).compact().objects == 0
+
+
+def test_compact__a_dashboard_that_stays_counts_every_packet_once(
+    tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, noon = make_lake(tmp_path / "rollups"), NOON.replace(tzinfo=UTC).timestamp()
+    with Shipper(lake, ShipConfig(url=str(there)), pytest.fail) as shipper:
+        for number in range(4):
+            sums = dict.fromkeys(("payload", "fragments", "undecodable", "syns"), 0)
+            row = {"ts": NOON + timedelta(minutes=number), "source": "eth0", "packets": 10, "bytes": 1000, **sums}
+            segment(lake, "rollup_1s", [row], name=f"{int(noon + 60 * number) * 10**6:016d}-{number}", sensor="s3")
+            shipper.take()
+            shipper.round()
+    now, seen = [noon + 300.0], list[Any]()
+    watch = Watch(there, clock=lambda: now[0])
+
+    def look() -> None:
+        now[0] += 2
+        seen.append([watch.answer("overview", range_text=text)["kpi"]["packets"] for text in ("15m", "6h")])
+
+    try:
+        look()
+        made = compactor(str(there))
+        changes(made, monkeypatch, look)
+        made.compact()
+        look()
+    finally:
+        watch.close()
+    assert len(objects(str(there), "rollup_1s")) == 1
+    assert seen == [[40, 40]] * len(seen)
 
 
 def test_compact__killed_after_any_step_the_next_one_goes_on(
