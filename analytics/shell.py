@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -155,8 +156,13 @@ def _execute(con: DuckDBPyConnection, statements: list[Statement], fmt: str, out
 
 
 def interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
-    """Run an action in a thread, so that Ctrl-C is seen: Python handles no signal while DuckDB or Arrow work."""
+    """Run an action in a thread, so that Ctrl-C is seen: Python handles no signal while DuckDB or Arrow work.
+
+    Raises KeyboardInterrupt when it came, and only after the action has ended: a thread that goes on while the
+    interpreter ends aborts the process.
+    """
     errors: list[BaseException] = []
+    done, interrupted = threading.Event(), threading.Event()
 
     def work() -> None:
         try:
@@ -166,20 +172,29 @@ def interruptible(con: DuckDBPyConnection, action: Callable[[], None]) -> None:
         finally:
             done.set()
 
-    done = threading.Event()  # not join(): interrupted once, it takes the thread for ended (Python 3.11)
-    threading.Thread(target=work, name="sql", daemon=True).start()
-    interrupted = False
-    while not done.is_set():
-        try:
-            if interrupted:
+    with _told_of_ctrl_c(interrupted):
+        threading.Thread(target=work, name="sql", daemon=True).start()
+        while not done.wait(0.1):
+            if interrupted.is_set():
                 con.interrupt()  # again and again: between two batches there is nothing to interrupt
-            done.wait(0.1 if interrupted else None)
-        except KeyboardInterrupt:
-            interrupted = True
-    if interrupted:
+    if interrupted.is_set():
         raise KeyboardInterrupt
     if errors:
         raise errors[0]
+
+
+@contextlib.contextmanager
+def _told_of_ctrl_c(told: threading.Event) -> Iterator[None]:
+    """Meanwhile Ctrl-C sets the event, where it would raise KeyboardInterrupt, at any instruction."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: told.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def open_reader(con: DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
