@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
@@ -127,9 +127,12 @@ def _value(name: str, value: Any) -> Any:
     return [str(one) for one in value] if isinstance(value, list) else str(value)
 
 
+_AS_IS: Final = frozenset({int, str, bool, type(None)})
+
+
 def plain(value: Any) -> Any:
     """A value of DuckDB's as JSON has it: times as microseconds, no NaN, no bytes."""
-    if value is None or isinstance(value, str | int):
+    if type(value) in _AS_IS:  # twice as quick as isinstance, and most are
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
