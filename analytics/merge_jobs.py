@@ -179,7 +179,7 @@ class Compactor:
         with open(reading, "rb") as file:
             answer = file.read()
         status = os.waitpid(child, 0)[1]
-        if status:
+        if status or not answer:  # told to end, it ends without an error and without an answer
             how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "failed"
             raise StoreError(f"lake {self.lake}: merging {how}; trying again later")
         begun, memory = pickle.loads(answer)  # noqa: S301 — written by ourselves, above

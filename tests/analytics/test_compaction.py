@@ -363,6 +363,16 @@ def test_apart__killed_it_is_one_line_and_the_next_round_does_it(tmp_path: Path)
     assert counts(tmp_path) == (100, 100)
 
 
+def test_apart__told_to_end_it_leaves_no_answer_and_that_is_one_line(tmp_path: Path) -> None:
+    class Ended(Compactor):
+        def begin(self, most: int = 1) -> int:
+            os._exit(0)  # what `main` does on SIGTERM
+
+    make_lake(tmp_path)
+    with Ended(tmp_path, AT_ONCE, print) as compactor, pytest.raises(StoreError, match="merging failed; trying again"):
+        compactor.begin_apart(1)
+
+
 def _children() -> set[str]:
     return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
